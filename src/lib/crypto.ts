@@ -1,0 +1,323 @@
+/**
+ * @module lib/crypto
+ *
+ * The one file where primitives are chosen. The runtime's BoringSSL (`node:crypto`) does what runs for every byte
+ * or every request: SHA-256, HMAC, AES-256-GCM, and P-256 and X25519, which are 10-17 times faster there than in
+ * JavaScript. @noble does what runs once a channel: HKDF and the check of a public point. The tests run both on
+ * the same published vectors.
+ *
+ * ECDSA signs and verifies the *message*: SHA-256 is taken inside. Signatures are 64 bytes, r || s, and high s is
+ * accepted (a TPM does not normalise it), so a signature is never an identifier.
+ *
+ * Past 300 lines, because the choice of every primitive stays in one place.
+ *
+ * Not here: ChaCha20-Poly1305 (the runtime lacks it), any other curve, any hash shorter than 256 bits.
+ */
+
+import { p256 } from "@noble/curves/nist.js"
+import { expand, extract } from "@noble/hashes/hkdf.js"
+import { sha256 as nobleSha256 } from "@noble/hashes/sha2.js"
+import {
+  createCipheriv,
+  createDecipheriv,
+  createECDH,
+  createHash,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  createSecretKey,
+  diffieHellman,
+  randomBytes,
+  sign,
+  verify,
+  type KeyObject,
+} from "node:crypto"
+import { concat, fromHex } from "./bytes.ts"
+import { MvmError } from "./errors.ts"
+
+export const SHA256_BYTES = 32
+export const P256_PRIVATE_BYTES = 32
+export const P256_PUBLIC_BYTES = 65
+export const P256_SIGNATURE_BYTES = 64
+export const X25519_BYTES = 32
+export const AES256_KEY_BYTES = 32
+export const GCM_NONCE_BYTES = 12
+export const GCM_TAG_BYTES = 16
+
+/** DER prefixes that turn a raw key into what the runtime imports. @spec RFC 5480, RFC 5915, RFC 8410 */
+const P256_SPKI = fromHex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+const P256_PKCS8 = fromHex("304102010030" + "1306072a8648ce3d020106082a8648ce3d030107" + "042730250201010420")
+const X25519_SPKI = fromHex("302a300506032b656e032100")
+const X25519_PKCS8 = fromHex("302e020100300506032b656e04220420")
+
+export interface KeyPair {
+  /** P-256: 32-byte scalar, big-endian. X25519: 32 bytes. */
+  readonly privateKey: Uint8Array
+  /** P-256: 65-byte uncompressed point. X25519: 32-byte u-coordinate. */
+  readonly publicKey: Uint8Array
+}
+
+/** An AES-256 key the runtime holds; made once by {@link aes256Key}, cheap to use for each record. */
+export type Aes256Key = KeyObject
+
+export interface Sealed {
+  readonly ciphertext: Uint8Array
+  /** 16-byte GCM tag. */
+  readonly tag: Uint8Array
+}
+
+/** Cryptographically secure random bytes. */
+export function random(lengthBytes: number): Uint8Array {
+  return plain(randomBytes(lengthBytes))
+}
+
+/** 32-byte SHA-256 of the concatenation of `parts`. @spec FIPS 180-4 */
+export function sha256(...parts: readonly Uint8Array[]): Uint8Array {
+  const hash = createHash("sha256")
+  for (const part of parts) hash.update(part)
+  return plain(hash.digest())
+}
+
+/** A running SHA-256, for content that arrives in pieces. */
+export class Sha256 {
+  readonly #hash = createHash("sha256")
+
+  update(bytes: Uint8Array): this {
+    this.#hash.update(bytes)
+    return this
+  }
+
+  /** The 32-byte digest; the object is spent. */
+  digest(): Uint8Array {
+    return plain(this.#hash.digest())
+  }
+}
+
+/** 32-byte HMAC-SHA-256 over the concatenation of `parts`. @spec RFC 2104 */
+export function hmacSha256(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array {
+  const mac = createHmac("sha256", key)
+  for (const part of parts) mac.update(part)
+  return plain(mac.digest())
+}
+
+/** 32-byte pseudorandom key. An empty salt means 32 zero bytes. @spec RFC 5869 §2.2 */
+export function hkdfExtract(salt: Uint8Array, ikm: Uint8Array): Uint8Array {
+  return extract(nobleSha256, ikm, salt)
+}
+
+/** `lengthBytes` (at most 8160) of key material. @spec RFC 5869 §2.3 */
+export function hkdfExpand(prk: Uint8Array, info: Uint8Array, lengthBytes: number): Uint8Array {
+  return expand(nobleSha256, prk, info, lengthBytes)
+}
+
+// P-256
+
+export function p256Generate(): KeyPair {
+  const ecdh = createECDH("prime256v1")
+  ecdh.generateKeys()
+  // The runtime drops leading zero bytes of the scalar.
+  const scalar = ecdh.getPrivateKey()
+  const privateKey = new Uint8Array(P256_PRIVATE_BYTES)
+  privateKey.set(scalar, P256_PRIVATE_BYTES - scalar.length)
+  return { privateKey, publicKey: plain(ecdh.getPublicKey()) }
+}
+
+/** The 65-byte public point of a 32-byte private scalar. @throws MvmError `signature` for a scalar out of range. */
+export function p256PublicKey(privateKey: Uint8Array): Uint8Array {
+  try {
+    return p256.getPublicKey(privateKey, false)
+  } catch (cause) {
+    throw new MvmError("signature", "p256.privateKey: not a scalar of the curve", { cause })
+  }
+}
+
+/** Whether `publicKey` is a 65-byte uncompressed point on the curve, and not the point at infinity. */
+export function isP256PublicKey(publicKey: Uint8Array): boolean {
+  if (publicKey.length !== P256_PUBLIC_BYTES || publicKey[0] !== 4) return false
+  try {
+    p256.Point.fromBytes(publicKey).assertValidity()
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** 64-byte signature r || s over SHA-256 of `message`. @spec FIPS 186-5 §6.4.1 */
+export function p256Sign(privateKey: Uint8Array, message: Uint8Array): Uint8Array {
+  const key = importKey(() =>
+    createPrivateKey({ key: Buffer.from(concat(P256_PKCS8, privateKey)), format: "der", type: "pkcs8" }),
+  )
+  return plain(sign("sha256", message, { key, dsaEncoding: "ieee-p1363" }))
+}
+
+/**
+ * Whether `signature` (64 bytes, r || s, low s not required) is `publicKey`'s over SHA-256 of `message`.
+ * A key that is not a point of the curve, or a signature of another length, is simply not valid: false.
+ *
+ * Trust: every argument may come from a peer.
+ *
+ * @spec FIPS 186-5 §6.4.2
+ */
+export function p256Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean {
+  if (signature.length !== P256_SIGNATURE_BYTES) return false
+  if (publicKey.length !== P256_PUBLIC_BYTES || publicKey[0] !== 4) return false
+  try {
+    const key = p256Import(publicKey)
+    return verify("sha256", message, { key, dsaEncoding: "ieee-p1363" }, signature)
+  } catch {
+    return false
+  }
+}
+
+/**
+ * The 32-byte x-coordinate of privateKey * publicKey.
+ *
+ * Trust: `publicKey` may come from a peer; a point off the curve is refused.
+ *
+ * @throws MvmError `signature` when either key is none.
+ */
+export function p256Ecdh(privateKey: Uint8Array, publicKey: Uint8Array): Uint8Array {
+  if (publicKey.length !== P256_PUBLIC_BYTES || publicKey[0] !== 4) {
+    throw new MvmError("signature", "p256.publicKey: not an uncompressed point")
+  }
+  try {
+    const ecdh = createECDH("prime256v1")
+    ecdh.setPrivateKey(privateKey)
+    return plain(ecdh.computeSecret(publicKey))
+  } catch (cause) {
+    throw new MvmError("signature", "p256.publicKey: not a point of the curve", { cause })
+  }
+}
+
+// X25519
+
+export function x25519Generate(): KeyPair {
+  const privateKey = random(X25519_BYTES)
+  const spki = createPublicKey(x25519Private(privateKey)).export({ format: "der", type: "spki" })
+  return { privateKey, publicKey: plain(spki.subarray(X25519_SPKI.length)) }
+}
+
+/**
+ * The 32-byte shared secret. @spec RFC 7748 §6.1
+ *
+ * Trust: `publicKey` comes from a peer; one of low order gives an all-zero secret and is refused.
+ *
+ * @throws MvmError `protocol` for a key of another length or of low order.
+ */
+export function x25519Shared(privateKey: Uint8Array, publicKey: Uint8Array): Uint8Array {
+  if (publicKey.length !== X25519_BYTES) throw new MvmError("protocol", "x25519.publicKey: not 32 bytes")
+  let shared: Uint8Array
+  try {
+    const peer = createPublicKey({
+      key: Buffer.from(concat(X25519_SPKI, publicKey)),
+      format: "der",
+      type: "spki",
+    })
+    shared = plain(diffieHellman({ privateKey: x25519Private(privateKey), publicKey: peer }))
+  } catch (cause) {
+    throw new MvmError("protocol", "x25519.publicKey: a point of low order", { cause })
+  }
+  let or = 0
+  for (const byte of shared) or |= byte
+  if (or === 0) throw new MvmError("protocol", "x25519.publicKey: a point of low order")
+  return shared
+}
+
+// AES-256-GCM
+
+/** @throws RangeError unless `key` is 32 bytes. */
+export function aes256Key(key: Uint8Array): Aes256Key {
+  if (key.length !== AES256_KEY_BYTES) throw new RangeError("an AES-256 key has 32 bytes")
+  return createSecretKey(key)
+}
+
+/**
+ * Seals `plaintext` under a 12-byte nonce that must never be used again with this key. The ciphertext is a fresh
+ * private buffer that the caller owns. @spec NIST SP 800-38D §7.1
+ */
+export function gcmSeal(key: Aes256Key, nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array): Sealed {
+  const cipher = createCipheriv("aes-256-gcm", key, nonce)
+  cipher.setAAD(aad)
+  const ciphertext = cipher.update(plaintext)
+  cipher.final()
+  return { ciphertext, tag: cipher.getAuthTag() }
+}
+
+/**
+ * The plaintext, or undefined when the tag does not fit; nothing of an unauthenticated plaintext leaves here.
+ *
+ * Trust: everything but `key` may come from a peer. `ciphertext` must not change during the call: the cipher may
+ * read it twice.
+ *
+ * @spec NIST SP 800-38D §7.2
+ */
+export function gcmOpen(
+  key: Aes256Key,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  sealed: Sealed,
+): Uint8Array | undefined {
+  if (sealed.tag.length !== GCM_TAG_BYTES) return undefined
+  const decipher = createDecipheriv("aes-256-gcm", key, nonce)
+  decipher.setAAD(aad)
+  decipher.setAuthTag(sealed.tag)
+  const plaintext = decipher.update(sealed.ciphertext)
+  try {
+    decipher.final()
+    return plaintext
+  } catch {
+    plaintext.fill(0)
+    return undefined
+  }
+}
+
+/** `ciphertext || tag` in one buffer: for small messages, not for records. */
+export function aes256gcmSeal(
+  key: Uint8Array,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  plaintext: Uint8Array,
+): Uint8Array {
+  const { ciphertext, tag } = gcmSeal(aes256Key(key), nonce, aad, plaintext)
+  return concat(ciphertext, tag)
+}
+
+/** Opens `ciphertext || tag`. @throws MvmError `integrity` when it is not authentic. */
+export function aes256gcmOpen(
+  key: Uint8Array,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  sealed: Uint8Array,
+): Uint8Array {
+  const split = sealed.length - GCM_TAG_BYTES
+  if (split < 0) throw new MvmError("integrity", "aes256gcm.sealed: shorter than its tag")
+  const parts = { ciphertext: sealed.subarray(0, split), tag: sealed.subarray(split) }
+  const plaintext = gcmOpen(aes256Key(key), nonce, aad, parts)
+  if (plaintext === undefined) throw new MvmError("integrity", "aes256gcm.tag: not authentic")
+  return plain(plaintext)
+}
+
+function p256Import(publicKey: Uint8Array): KeyObject {
+  return createPublicKey({ key: Buffer.from(concat(P256_SPKI, publicKey)), format: "der", type: "spki" })
+}
+
+function x25519Private(privateKey: Uint8Array): KeyObject {
+  return createPrivateKey({
+    key: Buffer.from(concat(X25519_PKCS8, privateKey)),
+    format: "der",
+    type: "pkcs8",
+  })
+}
+
+function importKey(make: () => KeyObject): KeyObject {
+  try {
+    return make()
+  } catch (cause) {
+    throw new MvmError("signature", "p256.privateKey: not a scalar of the curve", { cause })
+  }
+}
+
+/** A Buffer as the Uint8Array it wraps: Buffer.slice and toString differ, and nothing outside should meet them. */
+function plain(buffer: Uint8Array): Uint8Array {
+  return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)
+}
