@@ -1,0 +1,47 @@
+/**
+ * @module platform/ffi
+ *
+ * The C library functions the runtime has no call for. Loaded on first use, because a command that only prints
+ * should not pay for it. Nothing above `platform/` calls these directly.
+ */
+
+import { dlopen, FFIType as T, read } from "bun:ffi"
+import { constants } from "node:os"
+import { MvmError } from "../lib/errors.ts"
+
+const SYMBOLS = {
+  __errno_location: { args: [], returns: T.ptr },
+  fcntl: { args: [T.i32, T.i32, T.u64], returns: T.i32 },
+  getsockopt: { args: [T.i32, T.i32, T.i32, T.ptr, T.ptr], returns: T.i32 },
+  memfd_create: { args: [T.cstring, T.u32], returns: T.i32 },
+  mmap: { args: [T.ptr, T.u64, T.i32, T.i32, T.i32, T.i64], returns: T.i64 },
+  munmap: { args: [T.ptr, T.u64], returns: T.i32 },
+  poll: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
+} as const
+
+type Libc = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"]
+
+let loaded: Libc | undefined
+
+/** The C library. @throws MvmError `setup` where it is not glibc. */
+export function libc(): Libc {
+  try {
+    loaded ??= dlopen("libc.so.6", SYMBOLS).symbols
+  } catch (cause) {
+    throw new MvmError("setup", "libc: libc.so.6 could not be loaded", { cause })
+  }
+  return loaded
+}
+
+/** errno of the failure just seen: call it before anything else. */
+export function lastErrno(): number {
+  const at = libc().__errno_location()
+  return at === null ? 0 : read.i32(at, 0)
+}
+
+/** The failure just seen, as an `io` error that names the call and the errno ("poll: EBADF"). */
+export function systemError(call: string): MvmError {
+  const errno = lastErrno()
+  const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`
+  return new MvmError("io", `${call}: ${name}`)
+}
