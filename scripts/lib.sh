@@ -53,3 +53,6 @@ newer_than() {
 cache_dir() { echo "${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/mvm"; }
 
 seconds_since() { awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }'; }
+
+# file_is_static FILE: whether FILE is an executable that needs no dynamic linker.
+file_is_static() { [ -x "$1" ] && ! grep -qa -m1 '/ld-linux' "$1"; }
