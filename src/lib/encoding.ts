@@ -6,7 +6,8 @@
  * its length and the field count is encoded too. msgpack is transport only and never signed.
  */
 
-import { concat, utf8 } from "./bytes.ts"
+import { ByteReader, concat, equalBytes, utf8 } from "./bytes.ts"
+import type { ErrorCode } from "./errors.ts"
 
 export type Field = Uint8Array | string | number | bigint
 
@@ -28,6 +29,34 @@ export function encodeFields(label: string, fields: readonly Field[]): Uint8Arra
   parts.push(u32(fields.length))
   for (const field of fields) push(fieldBytes(field))
   return concat(...parts)
+}
+
+/**
+ * The fields under `label`, exactly `names.length` of them, as views into `bytes`. The inverse of
+ * {@link encodeFields}: another label or count, a length past the end and anything trailing are refused.
+ *
+ * Trust: `bytes` may come from a peer; what the fields hold is for the caller to check.
+ *
+ * @throws MvmError `code`, naming `structure` and the field.
+ */
+export function decodeFields<const Name extends string>(
+  bytes: Uint8Array,
+  label: string,
+  names: readonly Name[],
+  { structure, code }: { structure: string; code: ErrorCode },
+): Record<Name, Uint8Array> {
+  const reader = new ByteReader(bytes, structure, code)
+  const expected = utf8(label)
+  const labelBytes = reader.u32be("label")
+  if (labelBytes !== expected.length || !equalBytes(reader.bytes(labelBytes, "label"), expected)) {
+    throw reader.error("label", `not ${label}`)
+  }
+  const count = reader.u32be("count")
+  if (count !== names.length) throw reader.error("count", `${count} fields, not ${names.length}`)
+  const out = {} as Record<Name, Uint8Array>
+  for (const name of names) out[name] = reader.bytes(reader.u32be(name), name)
+  reader.end()
+  return out
 }
 
 function fieldBytes(field: Field): Uint8Array {

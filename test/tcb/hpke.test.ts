@@ -1,0 +1,111 @@
+import { expect, test } from "bun:test"
+import { createCipheriv } from "node:crypto"
+import { AEAD_AES_256_GCM, CipherSuite, KDF_HKDF_SHA256, KEM_DHKEM_P256_HKDF_SHA256 } from "hpke"
+import { concat, fromHex, toHex, utf8 } from "../../src/lib/bytes.ts"
+import { p256Ecdh, p256Generate, p256PublicKey, type KeyPair } from "../../src/lib/crypto.ts"
+import { MvmError } from "../../src/lib/errors.ts"
+import { AES_256_GCM, hpkeOpen, hpkeSeal, kemSharedSecret, keySchedule } from "../../src/tcb/hpke.ts"
+import vector from "../vectors/hpke-p256.json"
+
+const suite = new CipherSuite(KEM_DHKEM_P256_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_256_GCM)
+
+function recipientOf(pair: KeyPair) {
+  return {
+    recipientPublic65: pair.publicKey,
+    zgen: async (point: Uint8Array) => p256Ecdh(pair.privateKey, point),
+  }
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise
+  } catch (error) {
+    return error instanceof MvmError ? error.code : `not ours: ${error}`
+  }
+  return "none"
+}
+
+test("the encapsulation and key schedule agree with RFC 9180 A.3.1", () => {
+  const [skE, skR] = [fromHex(vector.skEm), fromHex(vector.skRm)]
+  const [enc, pkR] = [fromHex(vector.enc), fromHex(vector.pkRm)]
+  expect(toHex(p256PublicKey(skE))).toBe(vector.enc)
+  expect(toHex(p256PublicKey(skR))).toBe(vector.pkRm)
+  for (const dh of [p256Ecdh(skE, pkR), p256Ecdh(skR, enc)]) {
+    const shared = kemSharedSecret(dh, enc, pkR)
+    expect(toHex(shared)).toBe(vector.sharedSecret)
+    const { key, baseNonce } = keySchedule(shared, fromHex(vector.info), { id: 1, keyBytes: 16 })
+    expect(toHex(key)).toBe(vector.key)
+    expect(toHex(baseNonce)).toBe(vector.baseNonce)
+    const cipher = createCipheriv("aes-128-gcm", key, baseNonce).setAAD(fromHex(vector.aad))
+    const sealed = Buffer.concat([
+      cipher.update(fromHex(vector.plaintext)),
+      cipher.final(),
+      cipher.getAuthTag(),
+    ])
+    expect(sealed.toString("hex")).toBe(vector.ciphertext)
+  }
+})
+
+test("opens what an independent implementation sealed with the same suite", async () => {
+  const pair = p256Generate()
+  const publicKey = await suite.DeserializePublicKey(pair.publicKey)
+  for (const length of [0, 1, 16, 100, 1000]) {
+    const plaintext = new Uint8Array(length).fill(length)
+    const info = utf8(`info ${length}`)
+    const { encapsulatedSecret, ciphertext } = await suite.Seal(publicKey, plaintext, { info })
+    expect(await hpkeOpen(recipientOf(pair), info, concat(encapsulatedSecret, ciphertext))).toEqual(plaintext)
+  }
+})
+
+test("an independent implementation opens what we sealed", async () => {
+  const pair = await suite.GenerateKeyPair(true)
+  const publicKey = await suite.SerializePublicKey(pair.publicKey)
+  for (const length of [0, 1, 16, 100, 1000]) {
+    const plaintext = new Uint8Array(length).fill(length)
+    const sealed = await hpkeSeal(publicKey, utf8("info"), plaintext)
+    expect(sealed.length).toBe(length + 81)
+    const opened = await suite.Open(pair.privateKey, sealed.subarray(0, 65), sealed.subarray(65), {
+      info: utf8("info"),
+    })
+    expect(opened).toEqual(plaintext)
+  }
+})
+
+test("another recipient, another info, any changed byte and every truncation are refused", async () => {
+  const pair = p256Generate()
+  const recipient = recipientOf(pair)
+  const info = utf8("grant")
+  const sealed = await hpkeSeal(pair.publicKey, info, utf8("secret"))
+  expect(await codeOf(hpkeOpen(recipientOf(p256Generate()), info, sealed))).toBe("integrity")
+  expect(await codeOf(hpkeOpen(recipient, utf8("granT"), sealed))).toBe("integrity")
+  for (let at = 0; at < sealed.length; at++) {
+    const changed = sealed.slice()
+    changed[at]! ^= 0x10
+    expect(await codeOf(hpkeOpen(recipient, info, changed))).toBe("integrity")
+    expect(await codeOf(hpkeOpen(recipient, info, sealed.subarray(0, at)))).toBe("integrity")
+  }
+  expect(await codeOf(hpkeOpen(recipient, info, concat(sealed, new Uint8Array(1))))).toBe("integrity")
+})
+
+test("a point off the curve never reaches the key's holder", async () => {
+  const pair = p256Generate()
+  let asked = 0
+  const recipient = { ...recipientOf(pair), zgen: async () => (asked++, new Uint8Array(32)) }
+  const sealed = await hpkeSeal(pair.publicKey, utf8(""), utf8("x"))
+  sealed[64]! ^= 1
+  expect(await codeOf(hpkeOpen(recipient, utf8(""), sealed))).toBe("integrity")
+  expect(asked).toBe(0)
+})
+
+test("two seals of one text differ, and sealing to no point of the curve fails", async () => {
+  const pair = p256Generate()
+  const [first, second] = [
+    await hpkeSeal(pair.publicKey, utf8("i"), utf8("x")),
+    await hpkeSeal(pair.publicKey, utf8("i"), utf8("x")),
+  ]
+  expect(first).not.toEqual(second)
+  const off = pair.publicKey.slice()
+  off[64]! ^= 1
+  expect(await codeOf(hpkeSeal(off, utf8("i"), utf8("x")))).toBe("signature")
+  expect(AES_256_GCM).toEqual({ id: 2, keyBytes: 32 })
+})
