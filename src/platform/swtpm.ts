@@ -20,6 +20,9 @@ import { probeSwtpm, shutdownSwtpm } from "./swtpm-control.ts"
 const READY_TIMEOUT_MS = 10_000
 const READY_POLL_MS = 5
 const STOP_STEP_MS = 2_000
+
+/** An idle swtpm answers in a millisecond; one that does not has QEMU on its control channel. */
+const STOP_ANSWER_MS = 500
 const STATE_KEY_BYTES = 32
 
 /** sockaddr_un.sun_path with its NUL. */
@@ -194,7 +197,7 @@ function follow(spawned: Bun.Subprocess, options: SwtpmOptions): Child {
   let stopping: Promise<void> | undefined
   const stop = async () => {
     if (ended !== undefined) return
-    const isAnswered = await shutdownSwtpm(options.controlSocket, STOP_STEP_MS).then(
+    const isAnswered = await shutdownSwtpm(options.controlSocket, STOP_ANSWER_MS).then(
       () => true,
       () => false,
     )

@@ -7,8 +7,8 @@
  * @spec TPM 2.0 Part 2 §12.2.4 (TPMT_PUBLIC), §12.2.3.6 (TPMS_ECC_PARMS), Part 1 §16 (Names)
  */
 
-import { createHash } from "node:crypto"
 import { type ByteReader, concat } from "../lib/bytes.ts"
+import { sha256 } from "../lib/crypto.ts"
 import { TPMA_OBJECT_DEFINED, TPM_ALG, TPM_ECC_NIST_P256 } from "./constants.ts"
 import { TpmWriter, decodeWhole, expectU16, readTpm2b } from "./marshal.ts"
 import { readScalar } from "./signature.ts"
@@ -69,8 +69,7 @@ export function publicPoint(key: EccPublic): Uint8Array {
 
 /** TPM Name of a public area: nameAlg || SHA-256(TPMT_PUBLIC), 34 bytes. @spec Part 1 §16 */
 export function nameOf(publicBytes: Uint8Array): Uint8Array {
-  const digest = createHash("sha256").update(publicBytes).digest()
-  return new TpmWriter().u16(TPM_ALG.SHA256).bytes(digest).done()
+  return new TpmWriter().u16(TPM_ALG.SHA256).bytes(sha256(publicBytes)).done()
 }
 
 function readPublic(reader: ByteReader): EccPublic {
