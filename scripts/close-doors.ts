@@ -48,7 +48,7 @@ function closeJscPrefix(): void {
 
 /** `cmp byte [reg], 'B'; jne; cmp byte [reg+1], 'U'; jne; cmp byte [reg+2], 'N'`: changes the displacement 1 to 0. */
 function closeJscOnX64(): number {
-  const text = bytes.latin1Slice()
+  const text = bytes.toString("latin1")
   const jne = "(?:\\x75[\\s\\S]|\\x0f\\x85[\\s\\S]{4})"
   const compare = (at: number): string =>
     `(?:\\x41)?\\x80[\\x78-\\x7f]${hex(at)}${hex(JSC_PREFIX.charCodeAt(at))}${jne}`
@@ -87,3 +87,5 @@ function closeJscOnArm64(): number {
 function hex(byte: number): string {
   return `\\x${byte.toString(16).padStart(2, "0")}`
 }
+
+export {}
