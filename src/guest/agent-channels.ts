@@ -1,0 +1,264 @@
+/**
+ * @module guest/agent-channels
+ *
+ * The agent's half of the opening: everything that needs the vTPM or the link. The commands hold the session
+ * keys; the agent signs, quotes and opens grants for them, and only over what it worked out itself, so a command
+ * cannot use the agent to sign other things.
+ */
+
+import { equalBytes, toHex } from "../lib/bytes.ts"
+import { p256Verify, sha256 } from "../lib/crypto.ts"
+import { MvmError } from "../lib/errors.ts"
+import { parseDecision, type Decision } from "../channel/decision.ts"
+import {
+  acceptMessage,
+  finMessage,
+  openMessage,
+  receiptMessage,
+  requestMessage,
+  transcriptHash,
+} from "../channel/transcript.ts"
+import { answerBinding, requestBinding } from "../tcb/binding.ts"
+import { openGrant, type Grant } from "../tcb/grant.ts"
+import type { Fields, NamedMessage } from "../wire/link.ts"
+import type { LocalFields } from "../wire/local-link.ts"
+import type { Program } from "../wire/messages.ts"
+import type { EvidenceMaker } from "./evidence.ts"
+import type { LinkClient, Membership } from "./link-client.ts"
+import type { GuestVtpm } from "./vtpm.ts"
+
+/** More than the MVM's own step limit, so that its reason arrives before ours. */
+const STEP_MS = 30_000
+
+/** A channel as its command gets it. */
+export interface AgentChannel {
+  readonly channelId: Uint8Array
+  /** hex of `channelId` */
+  readonly key: string
+  readonly asker: boolean
+  /** the signed bytes, word for word as the other end has them */
+  readonly decision: Uint8Array
+  readonly parsed: Decision
+  readonly grant: Grant
+  readonly peerShare: Uint8Array
+  readonly acceptSignature: Uint8Array
+  readonly openSignature: Uint8Array | undefined
+  readonly transcript: Uint8Array
+  readonly leaseMs: number
+}
+
+export interface EndFields {
+  readonly direction: number
+  readonly lengthBytes: number
+  readonly records: number
+  readonly digest: Uint8Array
+  readonly content?: Uint8Array | undefined
+}
+
+export class AgentChannels {
+  readonly #client: LinkClient
+  readonly #vtpm: GuestVtpm
+  readonly #evidence: EvidenceMaker
+
+  constructor(client: LinkClient, vtpm: GuestVtpm, evidence: EvidenceMaker) {
+    this.#client = client
+    this.#vtpm = vtpm
+    this.#evidence = evidence
+  }
+
+  /** @throws MvmError `no_mvm` while the link is down. */
+  membership(): Membership {
+    const { membership } = this.#client
+    if (!membership) {
+      throw new MvmError("no_mvm", "no MVM answers this agent", {
+        hint: "operator: is mvm serve running on the host?",
+      })
+    }
+    return membership
+  }
+
+  /**
+   * ALLOC to OPENED.
+   *
+   * @param wanted holds the command's 32-byte X25519 share
+   * @throws MvmError as the MVM said, or `signature`/`protocol` when what it said does not verify.
+   */
+  async open(
+    wanted: LocalFields<"OPEN">,
+    program: Program,
+    onRequest: (requestId: number) => void,
+  ): Promise<AgentChannel> {
+    const me = this.membership()
+    const { target, service, role, digest, waitMs, share } = wanted
+    const { fields: allocated } = await this.#client.link.request(
+      "ALLOC",
+      { target, service, role, digest, waitMs, program },
+      "ALLOCATED",
+      { timeoutMs: waitMs + STEP_MS, onId: onRequest },
+    )
+    const grant = await this.#openGrant(me, allocated.channelId, sha256(allocated.nonce), allocated.sealed)
+    const message = requestMessage({
+      laddress: grant.laddress,
+      targetUuid: allocated.targetUuid,
+      service,
+      share,
+      nonce: allocated.nonce,
+      epoch: me.epoch,
+      program,
+    })
+    const signature = await this.#vtpm.sign(message)
+    const { fields: opened } = await this.#evidence.make(
+      me,
+      {
+        purpose: "request",
+        nonce: allocated.nonce,
+        binding: requestBinding(message),
+        logOffset: allocated.logOffset,
+      },
+      (quote) =>
+        this.#client.link.request(
+          "REQUEST",
+          { channelId: allocated.channelId, share, signature, quote },
+          "OPENED",
+          { timeoutMs: STEP_MS },
+        ),
+    )
+    const parsed = this.#verifyDecision(opened, allocated.channelId)
+    mustBe(equalBytes(parsed.asker.uuid, me.vmUuid), "decision.asker: another VM")
+    mustBe(equalBytes(parsed.answerer.uuid, allocated.targetUuid), "decision.answerer: another VM")
+    mustBe(parsed.service === service, "decision.service: another service")
+    mustBe(parsed.ringBytes === grant.ringBytes, "decision.ringBytes: not the grant's")
+    const transcript = transcriptHash({
+      decision: opened.decision,
+      laddress: grant.laddress,
+      service,
+      askerShare: share,
+      answererShare: opened.share,
+    })
+    const { acceptSignature } = opened
+    if (!p256Verify(parsed.answerer.identityKey, acceptMessage(transcript), acceptSignature)) {
+      throw new MvmError("signature", `the acceptance of ${parsed.answerer.name} is not signed with its key`)
+    }
+    return {
+      channelId: opened.channelId,
+      key: toHex(opened.channelId),
+      asker: true,
+      decision: opened.decision,
+      parsed,
+      grant,
+      peerShare: opened.share,
+      acceptSignature,
+      openSignature: await this.#vtpm.sign(openMessage(transcript, acceptSignature)),
+      transcript,
+      leaseMs: opened.leaseMs,
+    }
+  }
+
+  /** CHALLENGE: evidence over both shares. */
+  async answer(challenge: NamedMessage<"CHALLENGE">, share: Uint8Array, program: Program): Promise<void> {
+    const me = this.membership()
+    const { fields } = challenge
+    const binding = answerBinding({
+      channelId: fields.channelId,
+      askerShare: fields.share,
+      answererShare: share,
+      program,
+    })
+    await this.#evidence.make(
+      me,
+      { purpose: "answer", nonce: fields.nonce, binding, logOffset: fields.logOffset },
+      (quote) =>
+        this.#client.link.send(
+          "EVIDENCE",
+          { channelId: fields.channelId, share, quote },
+          challenge.requestId,
+        ),
+    )
+  }
+
+  /** GRANT: open it, check the decision, and accept. */
+  async accept(
+    granted: NamedMessage<"GRANT">,
+    challenge: Fields<"CHALLENGE">,
+    share: Uint8Array,
+  ): Promise<AgentChannel> {
+    const me = this.membership()
+    const { fields } = granted
+    const parsed = this.#verifyDecision(fields, challenge.channelId)
+    mustBe(equalBytes(parsed.answerer.uuid, me.vmUuid), "decision.answerer: another VM")
+    mustBe(equalBytes(parsed.asker.uuid, challenge.sourceUuid), "decision.asker: another VM")
+    mustBe(parsed.service === challenge.service, "decision.service: another service")
+    const grant = await this.#openGrant(me, fields.channelId, sha256(fields.decision), fields.sealed)
+    mustBe(parsed.ringBytes === grant.ringBytes, "decision.ringBytes: not the grant's")
+    const transcript = transcriptHash({
+      decision: fields.decision,
+      laddress: grant.laddress,
+      service: parsed.service,
+      askerShare: challenge.share,
+      answererShare: share,
+    })
+    const acceptSignature = await this.#vtpm.sign(acceptMessage(transcript))
+    this.#client.link.send("ACCEPT", { channelId: fields.channelId, signature: acceptSignature }, granted.requestId)
+    return {
+      channelId: fields.channelId,
+      key: toHex(fields.channelId),
+      asker: false,
+      decision: fields.decision,
+      parsed,
+      grant,
+      peerShare: challenge.share,
+      acceptSignature,
+      openSignature: undefined,
+      transcript,
+      leaseMs: fields.leaseMs,
+    }
+  }
+
+  /** Sign and send FIN or RECEIPT; resolves when the MVM has it in its audit log. */
+  async end(name: "FIN" | "RECEIPT", channel: AgentChannel, fields: EndFields): Promise<void> {
+    const said = { channelId: channel.channelId, ...fields, content: fields.content }
+    const signature = await this.#vtpm.sign(name === "FIN" ? finMessage(said) : receiptMessage(said))
+    await this.#client.link.request(name, { ...said, signature }, "DONE", { timeoutMs: STEP_MS })
+  }
+
+  /** @throws MvmError `signature` when the peer's FIN or RECEIPT is not its own. */
+  verifyPeerEnd(channel: AgentChannel, message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">): void {
+    const peer = channel.asker ? channel.parsed.answerer : channel.parsed.asker
+    const { signature, ...said } = message.fields
+    const signed = message.name === "FIN" ? finMessage(said) : receiptMessage(said)
+    if (!p256Verify(peer.identityKey, signed, signature)) {
+      throw new MvmError("signature", `${message.name} is not signed by ${peer.name}`)
+    }
+  }
+
+  async #openGrant(
+    me: Membership,
+    channelId: Uint8Array,
+    context: Uint8Array,
+    sealed: Uint8Array,
+  ): Promise<Grant> {
+    const recipient = {
+      zgen: (point: Uint8Array) => this.#vtpm.zgen(point),
+      recipientPublic65: this.#vtpm.sealingPublicKey,
+    }
+    return openGrant(recipient, { channelId, recipientUuid: me.vmUuid, context }, sealed)
+  }
+
+  /** Trust: the decision counts only under the signature of the MVM that the vTPM pins. */
+  #verifyDecision(
+    signed: { channelId: Uint8Array; decision: Uint8Array; decisionSignature: Uint8Array },
+    channelId: Uint8Array,
+  ): Decision {
+    if (!p256Verify(this.#vtpm.mvmPublicKey, signed.decision, signed.decisionSignature)) {
+      throw new MvmError("signature", "the decision is not signed by the MVM")
+    }
+    const parsed = parseDecision(signed.decision)
+    mustBe(equalBytes(parsed.channelId, channelId), "decision.channelId: another channel")
+    mustBe(equalBytes(signed.channelId, channelId), "channelId: another channel")
+    return parsed
+  }
+}
+
+function mustBe(condition: boolean, problem: string): void {
+  if (!condition) throw new MvmError("protocol", problem)
+}

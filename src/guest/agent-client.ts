@@ -1,0 +1,172 @@
+/**
+ * @module guest/agent-client
+ *
+ * A command's connection to its agent. Messages that matter to the data path land in plain fields, which the
+ * pumps look at between records; nothing here blocks.
+ */
+
+import { MvmError } from "../lib/errors.ts"
+import { connectUnix, type ByteSocket } from "../platform/unix-socket.ts"
+import { errorFromPeer } from "../wire/link.ts"
+import { LocalLink, type LocalFields, type LocalMessage, type LocalName } from "../wire/local-link.ts"
+
+export type EndStatement = LocalFields<"FIN">
+
+export class AgentClient {
+  /** Why nothing more may be released; set once. */
+  failure: MvmError | undefined
+  /** A KICK came since it was last taken. */
+  kicked = false
+  channel: LocalFields<"CHANNEL"> | undefined
+  offered = false
+  state: string | undefined
+  peerFin: EndStatement | undefined
+  peerReceipt: EndStatement | undefined
+  /** FIN and RECEIPT statements of ours that the MVM has in its audit log. */
+  logged = 0
+  /** performance.now() after which nothing is released. */
+  leaseEndsMs = Infinity
+  readonly #socket: ByteSocket
+  readonly #link: LocalLink<"client">
+  #wake: (() => void) | undefined
+
+  private constructor(socket: ByteSocket) {
+    this.#socket = socket
+    this.#link = new LocalLink(
+      "client",
+      (bytes) => socket.write(bytes),
+      (message) => this.#handle(message),
+    )
+    socket.handlers = {
+      onData: (chunk) => {
+        try {
+          this.#link.receive(chunk)
+        } catch (error) {
+          this.#failed(error as MvmError)
+        }
+        this.#notify()
+      },
+      onClose: () => {
+        this.#failed(new MvmError("no_agent", "the agent went away"))
+        this.#notify()
+      },
+    }
+  }
+
+  /** @throws MvmError `no_agent` when none answers at `path`. */
+  static async connect(path: string): Promise<AgentClient> {
+    try {
+      return new AgentClient(await connectUnix(path))
+    } catch (error) {
+      const denied = (error as Error).message.includes("EACCES")
+      throw new MvmError(denied ? "refused" : "no_agent", `no agent answers at ${path}`, {
+        cause: error,
+        hint: denied
+          ? "this user may not use channels: ask root to add it to the agent's group"
+          : "start it with mvm guest agent, or name its socket with --socket",
+      })
+    }
+  }
+
+  /** For poll: readable means that {@link settle} has something to do. */
+  get fd(): number {
+    return this.#socket.fd
+  }
+
+  send<N extends LocalName>(name: N, fields: LocalFields<N>): void {
+    this.#link.send(name, fields)
+  }
+
+  /** Resolves when `ready` says so. @throws MvmError the connection's failure, if that comes first. */
+  async until<T>(ready: () => T | undefined | false): Promise<T> {
+    for (;;) {
+      const value = ready()
+      if (value !== undefined && value !== false) return value
+      if (this.failure) throw this.failure
+      await new Promise<void>((resolve) => (this.#wake = resolve))
+    }
+  }
+
+  /** Resolves when `ready` says so, the connection failed, or `timeoutMs` passed. */
+  async event(timeoutMs: number, ready: () => boolean): Promise<void> {
+    const deadline = performance.now() + timeoutMs
+    while (!ready() && !this.failure) {
+      const leftMs = deadline - performance.now()
+      if (leftMs <= 0) return
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, leftMs)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+  }
+
+  /** @throws MvmError when the channel may not go on: failed, revoked, or its lease ran out. */
+  check(): void {
+    if (this.failure) throw this.failure
+    if (performance.now() > this.leaseEndsMs) {
+      this.failure = new MvmError("lease_expired", "the MVM did not renew the lease of this channel", {
+        hint: "is mvm serve still running on the host?",
+      })
+      throw this.failure
+    }
+  }
+
+  close(): void {
+    this.failure ??= new MvmError("aborted", "the connection was closed")
+    this.#socket.finish()
+  }
+
+  #handle(message: LocalMessage<"agent">): void {
+    switch (message.name) {
+      case "CHANNEL":
+        this.channel = message.fields
+        this.#lease(message.fields.leaseMs)
+        return
+      case "OFFERED":
+        this.offered = true
+        return
+      case "STATE":
+        this.state = message.fields.json
+        return
+      case "KICK":
+        this.kicked = true
+        return
+      case "LEASE":
+        return this.#lease(message.fields.leaseMs)
+      case "FIN":
+        this.peerFin = message.fields
+        return
+      case "RECEIPT":
+        this.peerReceipt = message.fields
+        return
+      case "LOGGED":
+        this.logged += 1
+        return
+      case "REVOKE":
+        return this.#failed(new MvmError("revoked", message.fields.message))
+      case "ABORT":
+        return this.#failed(errorFromPeer(message.fields.code, message.fields.message))
+      case "FAILED": {
+        const { code, message: text, hint } = message.fields
+        return this.#failed(errorFromPeer(code, text, hint))
+      }
+    }
+  }
+
+  #lease(leaseMs: number): void {
+    this.leaseEndsMs = performance.now() + leaseMs
+  }
+
+  #failed(error: MvmError): void {
+    this.failure ??= error
+  }
+
+  #notify(): void {
+    const wake = this.#wake
+    this.#wake = undefined
+    wake?.()
+  }
+}

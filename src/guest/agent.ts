@@ -1,0 +1,314 @@
+/**
+ * @module guest/agent
+ *
+ * The guest daemon: one link to the MVM, one vTPM, one local socket for any number of commands.
+ */
+
+import { mkdirSync } from "node:fs"
+import { dirname } from "node:path"
+import { toHex } from "../lib/bytes.ts"
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import type { Log } from "../lib/log.ts"
+import { VERSION } from "../lib/version.ts"
+import { peerCredentials } from "../platform/posix.ts"
+import { connectUnix, listenUnix, type ByteSocket } from "../platform/unix-socket.ts"
+import { NO_BINDING } from "../tcb/binding.ts"
+import { errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
+import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
+import { CommandSession, type SessionHost } from "./command-session.ts"
+import type { Environment, MemoryPlace } from "./environment.ts"
+import { EvidenceMaker } from "./evidence.ts"
+import { LinkClient } from "./link-client.ts"
+import type { MeasurementSource } from "./measurement-source.ts"
+import { ProgramIdentifier } from "./programs.ts"
+import { GuestVtpm } from "./vtpm.ts"
+
+const OFFER_ANSWER_MS = 10_000
+const MAX_SESSIONS = 4096
+
+export interface AgentOptions {
+  readonly environment: Environment
+  readonly log: Log
+  readonly socketMode: number
+}
+
+export class Agent implements SessionHost {
+  readonly channels: AgentChannels
+  readonly log: Log
+  readonly #environment: Environment
+  readonly #vtpm: GuestVtpm
+  readonly #source: MeasurementSource
+  readonly #client: LinkClient
+  readonly #evidence: EvidenceMaker
+  readonly #programs = new ProgramIdentifier()
+  readonly #sessions = new Set<CommandSession>()
+  readonly #offers = new Map<number, { session: CommandSession; fields: Fields<"OFFER"> }>()
+  readonly #channels = new Map<string, { session: CommandSession; channel: AgentChannel }>()
+  readonly #socketMode: number
+  #nextOffer = 1
+  #memory: MemoryPlace | undefined
+  #listener: { close(): void } | undefined
+  readonly #startedMs = Date.now()
+
+  private constructor(options: AgentOptions, vtpm: GuestVtpm, source: MeasurementSource) {
+    this.log = options.log
+    this.#environment = options.environment
+    this.#socketMode = options.socketMode
+    this.#vtpm = vtpm
+    this.#source = source
+    this.#memory = options.environment.memory("")
+    this.#client = new LinkClient({
+      bootId: options.environment.bootId,
+      kind: options.environment.kind,
+      agentVersion: `mvm ${VERSION}`,
+      mvmPublicKey: vtpm.mvmPublicKey,
+      log: options.log,
+      openStream: (handlers) => options.environment.openStream(handlers),
+      ready: () => ({
+        canMap: this.#environment.kind === "agent" || this.#memory !== undefined,
+        mapping: this.#memory?.how ?? "",
+        channels: [...this.#channels.values()].map(({ channel }) => ({
+          channelId: channel.channelId,
+          transcript: channel.transcript,
+        })),
+      }),
+      onLinked: (membership, kept) => this.#linked(membership.memory, kept),
+      onLost: () => {},
+      onMessage: (message) => this.#fromMvm(message),
+    })
+    this.#evidence = new EvidenceMaker(vtpm, source, this.#client.link)
+    this.channels = new AgentChannels(this.#client, vtpm, this.#evidence)
+  }
+
+  /**
+   * @throws MvmError `busy` when an agent already runs here, `tpm` for a vTPM no MVM prepared, `setup` when
+   *   this machine lacks something.
+   */
+  static async start(options: AgentOptions): Promise<Agent> {
+    await refuseSecondAgent(options.environment.socketPath)
+    const vtpm = await GuestVtpm.open(await options.environment.openTpm())
+    const source = await options.environment.measurementSource(vtpm)
+    const agent = new Agent(options, vtpm, source)
+    // The agent itself is the first program that a local endpoint measures.
+    const self = await agent.#programs.identify(process.pid, process.geteuid?.() ?? 0)
+    await source.measure(self.path, self.digest)
+    mkdirSync(dirname(options.environment.socketPath), { recursive: true, mode: 0o755 })
+    agent.#listener = listenUnix(options.environment.socketPath, agent.#socketMode, (socket) =>
+      agent.#adopt(socket),
+    )
+    void agent.#client.run()
+    return agent
+  }
+
+  stop(): void {
+    this.#listener?.close()
+    for (const { channel } of this.#channels.values()) {
+      this.toMvm("ABORT", { channelId: channel.channelId, code: "aborted", message: "the agent stopped" })
+    }
+    this.#client.stop()
+    this.#vtpm.close()
+  }
+
+  memory(): { path: string; lengthBytes: number } {
+    if (!this.#memory) throw new MvmError("setup", "this agent cannot map the shared memory")
+    return this.#memory
+  }
+
+  statusJson(): string {
+    const { membership } = this.#client
+    return JSON.stringify({
+      version: VERSION,
+      linked: membership !== undefined,
+      name: membership?.vmName ?? null,
+      uuid: membership ? toHex(membership.vmUuid) : null,
+      epoch: membership ? toHex(membership.epoch) : null,
+      bootId: toHex(this.#environment.bootId),
+      measurement: this.#environment.kind,
+      mapping: this.#memory?.how ?? null,
+      memoryBytes: this.#memory?.lengthBytes ?? 0,
+      channels: this.#channels.size,
+      offers: [...this.#offers.values()].map(({ fields }) => fields.service),
+      uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 1000),
+    })
+  }
+
+  async registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number> {
+    this.channels.membership()
+    const fields = { ...offer, offerId: this.#nextOffer++ }
+    this.#offers.set(fields.offerId, { session, fields })
+    try {
+      await this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: OFFER_ANSWER_MS })
+    } catch (error) {
+      this.#offers.delete(fields.offerId)
+      throw error
+    }
+    return fields.offerId
+  }
+
+  withdrawOffer(offerId: number): void {
+    if (this.#offers.delete(offerId)) this.#send("WITHDRAW", { offerId })
+  }
+
+  registerChannel(session: CommandSession, channel: AgentChannel): void {
+    this.#channels.set(channel.key, { session, channel })
+  }
+
+  forgetChannel(key: string): void {
+    this.#channels.delete(key)
+  }
+
+  toMvm<N extends "KICK" | "CLOSE" | "ABORT" | "CANCEL">(name: N, fields: Fields<N>): void {
+    this.#send(name, fields)
+  }
+
+  #adopt(socket: ByteSocket): void {
+    if (this.#sessions.size >= MAX_SESSIONS) return socket.close()
+    let session: CommandSession | undefined
+    const early: Uint8Array[] = []
+    socket.handlers = {
+      onData: (chunk) => (session ? session.receive(chunk) : early.push(chunk.slice())),
+      onClose: () => {
+        if (!session) return
+        this.#sessions.delete(session)
+        session.ended()
+      },
+    }
+    void this.#identify(socket).then(
+      (program) => {
+        if (socket.closed) return
+        session = new CommandSession(this, socket, program)
+        this.#sessions.add(session)
+        for (const chunk of early) session.receive(chunk)
+      },
+      (error: unknown) => {
+        this.log.warn("command_refused", { message: asMvmError(error).message })
+        socket.close()
+      },
+    )
+  }
+
+  async #identify(socket: ByteSocket): Promise<Parameters<AgentChannels["open"]>[1]> {
+    const { pid, uid } = peerCredentials(socket.fd)
+    const program = await this.#programs.identify(pid, uid)
+    await this.#source.measure(program.path, program.digest)
+    return program
+  }
+
+  #linked(memoryPath: string, kept: readonly Uint8Array[]): void {
+    this.#memory = this.#environment.memory(memoryPath)
+    const keptKeys = new Set(kept.map(toHex))
+    for (const [key, { session }] of [...this.#channels]) {
+      if (keptKeys.has(key)) continue
+      session.lost(new MvmError("aborted", "the MVM no longer knows this channel"))
+    }
+    for (const { fields } of this.#offers.values()) {
+      this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: OFFER_ANSWER_MS }).catch((error) => {
+        this.log.warn("offer_again", { message: asMvmError(error).message })
+      })
+    }
+    this.log.info("linked", { name: this.#client.membership?.vmName, mapping: this.#memory?.how ?? "none" })
+  }
+
+  #fromMvm(message: LinkMessage): void {
+    switch (message.name) {
+      case "PING":
+        return this.#client.link.send("DONE", {}, message.requestId)
+      case "MEASURE":
+        return this.#measure(message)
+      case "CHALLENGE":
+        return this.#challenge(message)
+      case "GRANT":
+        return this.#grant(message)
+      case "LEASE":
+        for (const id of message.fields.channels) {
+          this.#channels.get(toHex(id))?.session.tell("LEASE", { leaseMs: message.fields.leaseMs })
+        }
+        return
+      case "KICK":
+        return this.#sessionOf(message.fields.channelId)?.tell("KICK", {})
+      case "FIN":
+      case "RECEIPT":
+        return this.#sessionOf(message.fields.channelId)?.peerEnd(message)
+      case "REVOKE":
+        return this.#sessionOf(message.fields.channelId)?.tell("REVOKE", { message: message.fields.message })
+      case "ABORT":
+        return this.#aborted(message.fields)
+      default:
+        this.log.debug("unexpected", { message: message.name })
+    }
+  }
+
+  #measure(message: NamedMessage<"MEASURE">): void {
+    const { nonce, logOffset } = message.fields
+    this.#answering(message.requestId, async () => {
+      await this.#evidence.make(
+        this.channels.membership(),
+        { purpose: "periodic", nonce, binding: NO_BINDING, logOffset },
+        (quote) => this.#client.link.send("MEASURED", { quote }, message.requestId),
+      )
+    })
+  }
+
+  #challenge(message: NamedMessage<"CHALLENGE">): void {
+    const offer = this.#offers.get(message.fields.offerId)
+    this.#offers.delete(message.fields.offerId)
+    this.#answering(message.requestId, async () => {
+      if (!offer) throw new MvmError("no_receiver", "the receiver has gone")
+      await offer.session.challenged(message)
+    })
+  }
+
+  #grant(message: NamedMessage<"GRANT">): void {
+    this.#answering(message.requestId, async () => {
+      const session = this.#challengedBy(message.fields.channelId)
+      if (!session) throw new MvmError("no_receiver", "the receiver has gone")
+      await session.granted(message)
+    })
+  }
+
+  #answering(requestId: number, work: () => Promise<void>): void {
+    work().catch((error: unknown) => {
+      const failure = asMvmError(error)
+      this.log.warn("refused", { code: failure.code, message: failure.message })
+      try {
+        this.#client.link.fail(requestId, failure)
+      } catch {
+        // The link is gone; the MVM has given up on the request already.
+      }
+    })
+  }
+
+  #aborted(fields: Fields<"ABORT">): void {
+    const session = this.#sessionOf(fields.channelId) ?? this.#challengedBy(fields.channelId)
+    session?.lost(errorFromPeer(fields.code, fields.message))
+  }
+
+  #challengedBy(channelId: Uint8Array): CommandSession | undefined {
+    const key = toHex(channelId)
+    for (const session of this.#sessions) {
+      if (session.challengedChannel && toHex(session.challengedChannel) === key) return session
+    }
+    return undefined
+  }
+
+  #sessionOf(channelId: Uint8Array): CommandSession | undefined {
+    return this.#channels.get(toHex(channelId))?.session
+  }
+
+  #send<N extends LinkMessage["name"]>(name: N, fields: Fields<N>): void {
+    try {
+      this.#client.link.send(name, fields)
+    } catch (error) {
+      this.log.debug("not_sent", { name, message: asMvmError(error).message })
+    }
+  }
+}
+
+async function refuseSecondAgent(socketPath: string): Promise<void> {
+  const other = await connectUnix(socketPath).catch(() => undefined)
+  if (!other) return
+  other.close()
+  throw new MvmError("busy", `an agent already answers at ${socketPath}`, {
+    hint: "stop it first, or give this one another --socket",
+  })
+}

@@ -1,0 +1,178 @@
+/**
+ * @module guest/channel-end
+ *
+ * One end of an open channel inside the process that uses it: keys, rings, and the waiting between records. The
+ * keys live here alone and are never written anywhere; when the process ends, so does the channel.
+ */
+
+import { equalBytes } from "../lib/bytes.ts"
+import { p256Verify, x25519Generate, type KeyPair } from "../lib/crypto.ts"
+import { MvmError } from "../lib/errors.ts"
+import { parseDecision, type Decision } from "../channel/decision.ts"
+import { channelKeys } from "../channel/keys.ts"
+import { Opener } from "../channel/opener.ts"
+import { RingSink, RingSource } from "../channel/ring-records.ts"
+import { Sealer } from "../channel/sealer.ts"
+import { openMessage, acceptMessage, transcriptHash } from "../channel/transcript.ts"
+import { mapShared, type Mapping } from "../platform/mmap.ts"
+import { RingConsumer } from "../ring/consumer.ts"
+import { checkLayoutVersion, regionBytes, regionOf } from "../ring/layout.ts"
+import { RingProducer } from "../ring/producer.ts"
+import type { LocalFields } from "../wire/local-link.ts"
+import type { AgentClient } from "./agent-client.ts"
+
+/** How long an end that saw traffic looks again and again before it asks to be woken. */
+const SPIN_MS = 0.2
+
+/** A sleeper looks again after this time even if no KICK came: a lost one costs this much and no more. */
+const SLOW_POLL_MS = 500
+
+export type OpenRequest = Omit<LocalFields<"OPEN">, "share">
+export type OfferRequest = Omit<LocalFields<"OFFER">, "share">
+
+export class ChannelEnd {
+  readonly decision: Decision
+  readonly sealer: Sealer
+  readonly opener: Opener
+  /** The direction this end sends in: 0 for the asker. */
+  readonly sendDirection: 0 | 1
+  readonly agent: AgentClient
+  readonly #mapping: Mapping
+  readonly #producer: RingProducer
+  readonly #consumer: RingConsumer
+  /** This end's identity signature over the transcript: the first record it sends. */
+  readonly handshake: Uint8Array
+
+  private constructor(agent: AgentClient, pair: KeyPair, fields: LocalFields<"CHANNEL">) {
+    this.agent = agent
+    this.decision = parseDecision(fields.decision)
+    const { asker, peerShare, acceptSignature, region } = fields
+    const transcript = transcriptHash({
+      decision: fields.decision,
+      laddress: fields.laddress,
+      service: this.decision.service,
+      askerShare: asker ? pair.publicKey : peerShare,
+      answererShare: asker ? peerShare : pair.publicKey,
+    })
+    const keys = channelKeys(pair.privateKey, peerShare, transcript)
+    pair.privateKey.fill(0)
+    if (region.ringBytes !== this.decision.ringBytes || region.lengthBytes < regionBytes(region.ringBytes)) {
+      throw new MvmError("protocol", "region: its size is not the decision's")
+    }
+    this.#mapping = mapShared(region.path, { offsetBytes: region.offset, lengthBytes: region.lengthBytes })
+    const rings = regionOf(this.#mapping.bytes, region.ringBytes)
+    checkLayoutVersion(rings)
+    this.sendDirection = asker ? 0 : 1
+    this.#producer = new RingProducer(asker ? rings.aToB : rings.bToA)
+    this.#consumer = new RingConsumer(asker ? rings.bToA : rings.aToB)
+    this.handshake = asker ? (fields.openSignature ?? new Uint8Array(0)) : acceptSignature
+    this.sealer = new Sealer(
+      asker ? keys.askerToAnswerer : keys.answererToAsker,
+      new RingSink(this.#producer),
+    )
+    this.opener = new Opener({
+      key: asker ? keys.answererToAsker : keys.askerToAnswerer,
+      source: new RingSource(this.#consumer, this.decision.isolation),
+      verifyHandshake: (signature) =>
+        asker
+          ? equalBytes(signature, acceptSignature) &&
+            p256Verify(this.decision.answerer.identityKey, acceptMessage(transcript), signature)
+          : p256Verify(this.decision.asker.identityKey, openMessage(transcript, acceptSignature), signature),
+    })
+    for (const key of Object.values(keys)) key.fill(0)
+  }
+
+  /** Ask for a channel. @throws MvmError as the agent or the MVM said. */
+  static async open(agent: AgentClient, request: OpenRequest): Promise<ChannelEnd> {
+    const pair = x25519Generate()
+    agent.send("OPEN", { ...request, share: pair.publicKey })
+    return new ChannelEnd(agent, pair, await agent.until(() => agent.channel))
+  }
+
+  /** Wait for a channel. `onOffered` is called when the MVM knows that this end waits. */
+  static async offer(
+    agent: AgentClient,
+    request: OfferRequest,
+    onOffered?: () => void,
+  ): Promise<ChannelEnd> {
+    const pair = x25519Generate()
+    agent.send("OFFER", { ...request, share: pair.publicKey })
+    await agent.until(() => agent.offered)
+    onOffered?.()
+    return new ChannelEnd(agent, pair, await agent.until(() => agent.channel))
+  }
+
+  get peer(): Decision["asker"] {
+    return this.sendDirection === 0 ? this.decision.answerer : this.decision.asker
+  }
+
+  /** Show what was sealed, and wake the other end if it asked for that. */
+  flush(): void {
+    this.sealer.flush()
+    if (this.#producer.takeKick()) this.agent.send("KICK", {})
+  }
+
+  /** Give read room back, and wake the other end if it asked for that. */
+  acknowledge(): void {
+    if (this.#consumer.takeKick()) this.agent.send("KICK", {})
+  }
+
+  /** Wait until there is something to open. @throws MvmError when the channel may not go on. */
+  async awaitData(): Promise<void> {
+    await this.#wait(
+      () => this.#consumer.ready,
+      () => this.#consumer.requestWakeup(),
+      () => this.#consumer.cancelWakeup(),
+    )
+  }
+
+  /** Wait until a record of `payloadBytes` fits. @throws MvmError when the channel may not go on. */
+  async awaitRoom(payloadBytes: number): Promise<void> {
+    this.flush()
+    await this.#wait(
+      () => this.#producer.hasRoom(payloadBytes),
+      () => this.#producer.requestWakeup(payloadBytes),
+      () => this.#producer.cancelWakeup(),
+    )
+  }
+
+  /** @throws MvmError when the channel may not go on. */
+  check(): void {
+    this.agent.check()
+  }
+
+  close(): void {
+    this.agent.send("CLOSE", {})
+    this.#mapping.unmap()
+  }
+
+  /** Tell the other end why this one gives up. */
+  abort(error: MvmError): void {
+    if (!this.agent.failure) this.agent.send("ABORT", { code: error.code, message: error.message.slice(0, 300) })
+    this.#mapping.unmap()
+  }
+
+  async #wait(ready: () => boolean, request: () => boolean, cancel: () => void): Promise<void> {
+    this.agent.check()
+    const spinUntil = performance.now() + SPIN_MS
+    do {
+      for (let look = 0; look < 64; look += 1) if (ready()) return
+    } while (performance.now() < spinUntil)
+    this.acknowledge()
+    while (request()) {
+      this.acknowledge()
+      this.agent.kicked = false
+      await this.agent.event(SLOW_POLL_MS, () => this.agent.kicked)
+      this.agent.check()
+      if (ready()) {
+        cancel()
+        return
+      }
+    }
+  }
+}
+
+/** One turn of the event loop: sockets are read, timers and signal handlers run. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}

@@ -1,0 +1,211 @@
+/**
+ * @module guest/command-session
+ *
+ * One command at the agent's local socket. It asks for one thing at a time: open a channel, or wait for one.
+ * When its connection ends, what it held ends too.
+ *
+ * Trust: a command is a local process of some user, known by kernel credentials. What it sends is checked by the
+ * message table; it can end only its own channel and sign only statements about it.
+ */
+
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import type { Log } from "../lib/log.ts"
+import { clip, type Fields, type NamedMessage } from "../wire/link.ts"
+import { LocalLink, type LocalFields, type LocalMessage, type LocalName } from "../wire/local-link.ts"
+import type { Program } from "../wire/messages.ts"
+import type { ByteSocket } from "../platform/unix-socket.ts"
+import type { AgentChannel, AgentChannels, EndFields } from "./agent-channels.ts"
+
+/** What the session needs of its agent. */
+export interface SessionHost {
+  readonly channels: AgentChannels
+  readonly log: Log
+  /** Path and length of the memory that regions lie in. */
+  memory(): { path: string; lengthBytes: number }
+  statusJson(): string
+  registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number>
+  withdrawOffer(offerId: number): void
+  registerChannel(session: CommandSession, channel: AgentChannel): void
+  forgetChannel(key: string): void
+  toMvm<N extends "KICK" | "CLOSE" | "ABORT" | "CANCEL">(name: N, fields: Fields<N>): void
+}
+
+export class CommandSession {
+  channel: AgentChannel | undefined
+  readonly #host: SessionHost
+  readonly #socket: ByteSocket
+  readonly #program: Program
+  readonly #link: LocalLink<"agent">
+  #allocRequest: number | undefined
+  #offerId: number | undefined
+  #offerShare: Uint8Array | undefined
+  #challenge: Fields<"CHALLENGE"> | undefined
+  #busy = false
+  #ended = false
+  #finished = Promise.resolve()
+
+  constructor(host: SessionHost, socket: ByteSocket, program: Program) {
+    this.#host = host
+    this.#socket = socket
+    this.#program = program
+    this.#link = new LocalLink(
+      "agent",
+      (bytes) => socket.write(bytes),
+      (message) => this.#handle(message),
+    )
+  }
+
+  receive(chunk: Uint8Array): void {
+    try {
+      this.#link.receive(chunk)
+    } catch (error) {
+      this.#fail(asMvmError(error))
+    }
+  }
+
+  /** The command is gone: so is everything it asked for. */
+  ended(): void {
+    if (this.#ended) return
+    this.#ended = true
+    if (this.#allocRequest !== undefined) this.#host.toMvm("CANCEL", { cancels: this.#allocRequest })
+    if (this.#offerId !== undefined) this.#host.withdrawOffer(this.#offerId)
+    const { channel } = this
+    // Its last FIN or RECEIPT may still be with the vTPM.
+    if (channel) void this.#finished.finally(() => this.#leave(channel, "ABORT", "the command ended"))
+  }
+
+  /** The MVM asks the waiting command's VM to prove itself. */
+  async challenged(message: NamedMessage<"CHALLENGE">): Promise<void> {
+    if (!this.#offerShare || this.#challenge) throw new MvmError("refused", "the offer is gone")
+    this.#challenge = message.fields
+    this.#offerId = undefined
+    await this.#host.channels.answer(message, this.#offerShare, this.#program)
+  }
+
+  async granted(message: NamedMessage<"GRANT">): Promise<void> {
+    if (!this.#offerShare || !this.#challenge) throw new MvmError("refused", "no such challenge")
+    const channel = await this.#host.channels.accept(message, this.#challenge, this.#offerShare)
+    this.#deliver(channel)
+  }
+
+  get challengedChannel(): Uint8Array | undefined {
+    return this.#challenge?.channelId
+  }
+
+  /** The MVM (or the peer, through it) says something about the channel. */
+  tell<N extends LocalName>(name: N, fields: LocalFields<N>): void {
+    if (!this.#ended) this.#link.send(name, fields)
+  }
+
+  peerEnd(message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">): void {
+    if (!this.channel) return
+    this.#host.channels.verifyPeerEnd(this.channel, message)
+    const { direction, lengthBytes, records, digest, content } = message.fields
+    this.tell(message.name, { direction, lengthBytes, records, digest, content })
+  }
+
+  /** Whatever the session waits for cannot come any more. */
+  lost(error: MvmError): void {
+    this.#fail(error)
+  }
+
+  #handle(message: LocalMessage<"client">): void {
+    switch (message.name) {
+      case "STATUS":
+        return this.tell("STATE", { json: clip(this.#host.statusJson(), 32000) })
+      case "OPEN":
+        return this.#start(() => this.#open(message.fields))
+      case "OFFER":
+        return this.#start(() => this.#offer(message.fields))
+      case "KICK":
+        return this.#host.toMvm("KICK", { channelId: this.#mustHave().channelId })
+      case "FIN":
+      case "RECEIPT":
+        return this.#end(message.name, message.fields)
+      case "CLOSE":
+        return this.#leave(this.#mustHave(), "CLOSE", "")
+      case "ABORT":
+        return this.#leave(this.#mustHave(), "ABORT", message.fields.message, message.fields.code)
+    }
+  }
+
+  #start(work: () => Promise<void>): void {
+    if (this.#busy || this.channel) throw new MvmError("protocol", "one request at a time")
+    this.#busy = true
+    work()
+      .catch((error: unknown) => this.#fail(asMvmError(error)))
+      .finally(() => (this.#busy = false))
+  }
+
+  async #open(fields: LocalFields<"OPEN">): Promise<void> {
+    const channel = await this.#host.channels.open(fields, this.#program, (requestId) => {
+      this.#allocRequest = requestId
+    })
+    this.#allocRequest = undefined
+    this.#deliver(channel)
+  }
+
+  async #offer(fields: LocalFields<"OFFER">): Promise<void> {
+    const { service, source, role, share } = fields
+    this.#offerShare = share
+    this.#challenge = undefined
+    this.#offerId = await this.#host.registerOffer(this, { service, source, role, program: this.#program })
+    if (this.#ended) return this.#host.withdrawOffer(this.#offerId)
+    this.tell("OFFERED", {})
+  }
+
+  #deliver(channel: AgentChannel): void {
+    if (this.#ended) {
+      this.#host.toMvm("ABORT", { channelId: channel.channelId, code: "aborted", message: "the command ended" })
+      return
+    }
+    this.channel = channel
+    this.#host.registerChannel(this, channel)
+    const { offset, lengthBytes, ringBytes, laddress } = channel.grant
+    this.tell("CHANNEL", {
+      channelId: channel.channelId,
+      asker: channel.asker,
+      decision: channel.decision,
+      laddress,
+      region: { path: this.#host.memory().path, offset, lengthBytes, ringBytes },
+      peerShare: channel.peerShare,
+      acceptSignature: channel.acceptSignature,
+      openSignature: channel.openSignature,
+      leaseMs: channel.leaseMs,
+    })
+  }
+
+  #end(name: "FIN" | "RECEIPT", fields: EndFields): void {
+    const channel = this.#mustHave()
+    this.#finished = this.#finished
+      .then(() => this.#host.channels.end(name, channel, fields))
+      .then(() => this.tell("LOGGED", {}))
+      .catch((error: unknown) => this.#fail(asMvmError(error)))
+  }
+
+  #leave(channel: AgentChannel, how: "CLOSE" | "ABORT", reason: string, code = "aborted"): void {
+    if (this.channel !== channel) return
+    this.channel = undefined
+    this.#offerShare = undefined
+    this.#challenge = undefined
+    this.#host.forgetChannel(channel.key)
+    const { channelId } = channel
+    if (how === "CLOSE") this.#host.toMvm("CLOSE", { channelId })
+    else this.#host.toMvm("ABORT", { channelId, code, message: clip(reason, 1000) })
+  }
+
+  #mustHave(): AgentChannel {
+    if (!this.channel) throw new MvmError("protocol", "no channel is open on this connection")
+    return this.channel
+  }
+
+  #fail(error: MvmError): void {
+    if (this.#ended) return
+    this.#link.send("FAILED", {
+      code: error.code,
+      message: clip(error.message, 1000),
+      hint: error.hint === undefined ? undefined : clip(error.hint, 500),
+    })
+    this.#socket.finish()
+  }
+}

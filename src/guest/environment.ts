@@ -1,0 +1,136 @@
+/**
+ * @module guest/environment
+ *
+ * What differs between an agent inside a VM and the agent of a local endpoint on the host: where the link is,
+ * which vTPM, who keeps the measurement log, and where the memory is. Everything above is the same code.
+ */
+
+import { readFileSync, statSync } from "node:fs"
+import { join } from "node:path"
+import { random } from "../lib/crypto.ts"
+import { MvmError } from "../lib/errors.ts"
+import { connectUnix } from "../platform/unix-socket.ts"
+import { findIvshmem } from "../platform/ivshmem.ts"
+import {
+  findVirtioPort,
+  openVirtioPort,
+  type ByteStream,
+  type StreamHandlers,
+} from "../platform/virtio-port.ts"
+import { openTpmDevice } from "../tpm/device-transport.ts"
+import { connectSwtpm } from "../tpm/swtpm-transport.ts"
+import type { TpmTransport } from "../tpm/transport.ts"
+import { encodeFrame } from "../wire/frame.ts"
+import { MESSAGES } from "../wire/messages.ts"
+import { encodeMessage } from "../wire/table.ts"
+import { agentLog, kernelLog, type MeasurementSource } from "./measurement-source.ts"
+import type { GuestVtpm } from "./vtpm.ts"
+
+export const PORT_NAME = "org.mvm.0"
+const BOOT_ANSWER_MS = 20_000
+const RETRY_MS = 500
+
+export interface MemoryPlace {
+  readonly path: string
+  readonly lengthBytes: number
+  /** For people: how it is mapped. */
+  readonly how: string
+}
+
+export interface Environment {
+  readonly kind: "kernel" | "agent"
+  readonly bootId: Uint8Array
+  readonly socketPath: string
+  openTpm(): Promise<TpmTransport>
+  openStream(handlers: StreamHandlers): Promise<ByteStream>
+  measurementSource(vtpm: GuestVtpm): Promise<MeasurementSource>
+  /** @param told the path the MVM named, for a local endpoint */
+  memory(told: string): MemoryPlace | undefined
+}
+
+/** Inside a VM. */
+export function vmEnvironment(socketPath: string): Environment {
+  return {
+    kind: "kernel",
+    bootId: kernelBootId(),
+    socketPath,
+    openTpm: () => openTpmDevice(),
+    openStream: async (handlers) => {
+      const path = findVirtioPort(PORT_NAME)
+      if (!path) {
+        throw new MvmError("setup", `this machine has no virtio-serial port ${PORT_NAME}`, {
+          hint: "load the virtio_console module; start the VM with mvm vm start",
+        })
+      }
+      return openVirtioPort(path, handlers)
+    },
+    measurementSource: async () => kernelLog(),
+    memory: () => {
+      const device = findIvshmem()[0]
+      return device && { path: device.path, lengthBytes: device.lengthBytes, how: `resource2 of ${device.address}` }
+    },
+  }
+}
+
+/** Paths of a local endpoint's sockets under the MVM's state directory. */
+export function localPaths(stateDirectory: string, name: string): Record<"link" | "tpm" | "agent", string> {
+  const base = join(stateDirectory, "run", name)
+  return { link: join(base, "link.sock"), tpm: join(base, "tpm.sock"), agent: join(base, "agent.sock") }
+}
+
+/** A process group on the host, a member under the name it was created with. */
+export function localEnvironment(stateDirectory: string, name: string): Environment {
+  const paths = localPaths(stateDirectory, name)
+  return {
+    kind: "agent",
+    bootId: random(16),
+    socketPath: paths.agent,
+    openTpm: async () => {
+      await bootVtpm(paths.link, name)
+      return connectSwtpm(paths.tpm)
+    },
+    openStream: (handlers) => connectUnixStream(paths.link, handlers),
+    measurementSource: (vtpm) => agentLog(vtpm),
+    memory: (told) => {
+      const lengthBytes = told === "" ? undefined : statSync(told, { throwIfNoEntry: false })?.size
+      return lengthBytes ? { path: told, lengthBytes, how: "the arena file" } : undefined
+    },
+  }
+}
+
+async function connectUnixStream(path: string, handlers: StreamHandlers): Promise<ByteStream> {
+  return connectUnix(path, { onData: handlers.onData, onClose: handlers.onClose })
+}
+
+/**
+ * Each agent start is a new TPM boot, made by the MVM, which alone holds the vTPM's control socket. Waits for an
+ * MVM as long as it takes.
+ */
+async function bootVtpm(linkPath: string, name: string): Promise<void> {
+  for (;;) {
+    try {
+      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      const socket = await connectUnix(linkPath, {
+        // The only thing an MVM says before a HELLO is POKE: the vTPM is up.
+        onData: () => resolve(),
+        onClose: () => reject(new MvmError("no_mvm", `the MVM could not start the vTPM of ${name}`)),
+      })
+      const timer = setTimeout(() => reject(new MvmError("timeout", "no answer to BOOT")), BOOT_ANSWER_MS)
+      try {
+        socket.write(encodeFrame(encodeMessage(MESSAGES, "BOOT", 0, {})))
+        return await promise
+      } finally {
+        clearTimeout(timer)
+        socket.close()
+      }
+    } catch (error) {
+      if (!(error instanceof MvmError) || error.code !== "unreachable") throw error
+      await Bun.sleep(RETRY_MS)
+    }
+  }
+}
+
+function kernelBootId(): Uint8Array {
+  const text = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+  return Uint8Array.fromHex(text.replaceAll("-", ""))
+}

@@ -1,0 +1,194 @@
+/**
+ * @module guest/link-client
+ *
+ * The agent's end of the link. It says HELLO until an MVM answers that signs with the key pinned in the vTPM,
+ * and again whenever the link is silent, was reset, or the MVM asks for it. It never gives up.
+ *
+ * ```
+ *            open stream            WELCOME verified         SETTINGS
+ *   closed ─────────────► greeting ──────────────► proving ───────────► linked
+ *      ▲                     ▲ HELLO every second                          │
+ *      └──── stream ends ────┴──────── POKE, no PONG, desync ──────────────┘
+ * ```
+ *
+ * Trust: everything that arrives is hostile until it verifies; HELLOs are rate limited, so a flood of POKEs
+ * costs nothing.
+ */
+
+import { p256Verify, random, x25519Generate, x25519Shared, type KeyPair } from "../lib/crypto.ts"
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import type { Log } from "../lib/log.ts"
+import type { ByteStream, StreamHandlers } from "../platform/virtio-port.ts"
+import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
+import { Link, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
+import { PROTOCOL_VERSION } from "../wire/messages.ts"
+
+const HELLO_PERIOD_MS = 1000
+const HELLO_MIN_GAP_MS = 100
+const PING_PERIOD_MS = 10_000
+const ANSWER_MS = 5_000
+const REOPEN_MS = 500
+
+/** Who this member is, in the MVM's words, for one epoch. */
+export interface Membership {
+  readonly vmUuid: Uint8Array
+  readonly vmName: string
+  readonly epoch: Uint8Array
+  /** 32 bytes: what the MVM runs, as it says */
+  readonly mvmMeasurement: Uint8Array
+  readonly leaseMs: number
+  /** Path of the shared memory, for a local endpoint; empty in a VM. */
+  readonly memory: string
+}
+
+export interface LinkClientOptions {
+  readonly bootId: Uint8Array
+  readonly kind: "kernel" | "agent"
+  readonly agentVersion: string
+  /** 65-byte point from the vTPM's NV */
+  readonly mvmPublicKey: Uint8Array
+  readonly log: Log
+  openStream(handlers: StreamHandlers): Promise<ByteStream>
+  /** What READY says. */
+  ready(): Fields<"READY">
+  onLinked(membership: Membership, keptChannels: readonly Uint8Array[]): void
+  onLost(reason: MvmError): void
+  onMessage(message: LinkMessage): void
+}
+
+export class LinkClient {
+  readonly link: Link
+  membership: Membership | undefined
+  readonly #options: LinkClientOptions
+  #stream: ByteStream | undefined
+  #hello: { pair: KeyPair; nonce: Uint8Array } | undefined
+  #lastHelloMs = 0
+  #stopped = false
+  #timer: ReturnType<typeof setInterval> | undefined
+  #lastAnswerMs = 0
+
+  constructor(options: LinkClientOptions) {
+    this.#options = options
+    this.link = new Link("guest", (bytes) => this.#stream?.write(bytes), {
+      onOpenMessage: (message) => {
+        if (message.name === "WELCOME") this.#welcomed(message)
+        else if (message.name === "POKE") this.#greet()
+      },
+      onMessage: (message) => this.#options.onMessage(message),
+      onEpoch: () => {},
+      onDesync: () => this.#greet(),
+    })
+  }
+
+  /** Opens the stream, and again whenever it ends, until {@link stop}. */
+  async run(): Promise<void> {
+    while (!this.#stopped) {
+      try {
+        await this.#live()
+      } catch (error) {
+        this.#options.log.warn("link_stream", { message: asMvmError(error).message })
+      }
+      this.#lost(new MvmError("no_mvm", "the link to the MVM was lost"))
+      if (!this.#stopped) await Bun.sleep(REOPEN_MS)
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#stream?.close()
+  }
+
+  async #live(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#stream = await this.#options.openStream({
+      onData: (chunk) => this.link.receive(chunk),
+      onClose: resolve,
+    })
+    this.#timer = setInterval(() => this.#tick(), HELLO_PERIOD_MS)
+    try {
+      this.#greet()
+      await promise
+    } finally {
+      clearInterval(this.#timer)
+      this.#stream = undefined
+    }
+  }
+
+  #tick(): void {
+    if (this.#hello) return this.#greet()
+    const silentMs = performance.now() - this.#lastAnswerMs
+    if (silentMs < PING_PERIOD_MS) return
+    if (silentMs > PING_PERIOD_MS + 2 * ANSWER_MS) return this.#greet()
+    this.link.request("PING", {}, "DONE", { timeoutMs: ANSWER_MS }).then(
+      () => (this.#lastAnswerMs = performance.now()),
+      () => this.#greet(),
+    )
+  }
+
+  #greet(): void {
+    const now = performance.now()
+    if (now - this.#lastHelloMs < HELLO_MIN_GAP_MS) return
+    this.#lastHelloMs = now
+    this.#hello ??= { pair: x25519Generate(), nonce: random(32) }
+    this.link.send("HELLO", {
+      version: PROTOCOL_VERSION,
+      guestNonce: this.#hello.nonce,
+      guestShare: this.#hello.pair.publicKey,
+      bootId: this.#options.bootId,
+      kind: this.#options.kind,
+      agent: this.#options.agentVersion,
+    })
+  }
+
+  /** Trust: only a WELCOME signed by the pinned key over our own nonce and share is believed. */
+  #welcomed(message: NamedMessage<"WELCOME">): void {
+    const hello = this.#hello
+    if (!hello) return
+    const { fields } = message
+    const transcript = {
+      version: fields.version,
+      vmUuid: fields.vmUuid,
+      vmName: fields.vmName,
+      epoch: fields.epoch,
+      guestNonce: hello.nonce,
+      guestShare: hello.pair.publicKey,
+      mvmShare: fields.mvmShare,
+      bootId: this.#options.bootId,
+      mvmMeasurement: fields.mvmMeasurement,
+    }
+    if (!p256Verify(this.#options.mvmPublicKey, welcomeMessage(transcript), fields.signature)) {
+      this.#options.log.error("welcome_refused", { message: "not signed by the MVM pinned in the vTPM" })
+      return
+    }
+    const keys = linkKeys(x25519Shared(hello.pair.privateKey, fields.mvmShare), transcript)
+    this.link.adoptKeys(fields.epoch, keys.toMvm, keys.toGuest)
+    void this.#prove(fields)
+  }
+
+  async #prove(welcome: Fields<"WELCOME">): Promise<void> {
+    try {
+      const ready = this.#options.ready()
+      const settings = await this.link.request("READY", ready, "SETTINGS", { timeoutMs: ANSWER_MS })
+      this.#hello?.pair.privateKey.fill(0)
+      this.#hello = undefined
+      this.#lastAnswerMs = performance.now()
+      this.membership = {
+        vmUuid: welcome.vmUuid,
+        vmName: welcome.vmName,
+        epoch: welcome.epoch,
+        mvmMeasurement: welcome.mvmMeasurement,
+        leaseMs: settings.fields.leaseMs,
+        memory: settings.fields.memory,
+      }
+      this.#options.onLinked(this.membership, settings.fields.channels)
+    } catch (error) {
+      this.#options.log.debug("ready_unanswered", { message: asMvmError(error).message })
+    }
+  }
+
+  #lost(reason: MvmError): void {
+    this.membership = undefined
+    this.link.reset(reason)
+    this.#options.onLost(reason)
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * @module guest/programs
+ *
+ * Which program is at the other end of a local socket: the kernel gives pid and uid, /proc the executable, and
+ * its content is hashed once for each version of the file. This is the measured agent's assertion, not a proof:
+ * between connect() and now the process may have become another program.
+ */
+
+import { createHash } from "node:crypto"
+import { closeSync, fstatSync, openSync, readSync, readlinkSync } from "node:fs"
+import { MvmError } from "../lib/errors.ts"
+import type { Program } from "../wire/messages.ts"
+
+const MAX_CACHED = 256
+const BLOCK_BYTES = 1 << 20
+
+export class ProgramIdentifier {
+  readonly #digests = new Map<string, Uint8Array>()
+  readonly #buffer = new Uint8Array(BLOCK_BYTES)
+
+  /** @throws MvmError `refused` when the process is gone or hides its executable. */
+  async identify(pid: number, uid: number): Promise<Program> {
+    const link = `/proc/${pid}/exe`
+    let fd: number
+    let path: string
+    try {
+      path = readlinkSync(link)
+      fd = openSync(link, "r")
+    } catch (error) {
+      throw new MvmError("refused", "the calling program cannot be identified", {
+        cause: error,
+        hint: "the process ended, or it runs in another namespace",
+      })
+    }
+    try {
+      const stat = fstatSync(fd, { bigint: true })
+      const key = [stat.dev, stat.ino, stat.size, stat.mtimeNs, stat.ctimeNs].join(":")
+      let digest = this.#digests.get(key)
+      if (!digest) {
+        digest = await this.#hash(fd)
+        if (this.#digests.size >= MAX_CACHED) this.#digests.clear()
+        this.#digests.set(key, digest)
+      }
+      return { path: path.replace(/ \(deleted\)$/, "").slice(0, 1000), digest, uid }
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  async #hash(fd: number): Promise<Uint8Array> {
+    const hash = createHash("sha256")
+    for (let at = 0; ; ) {
+      const got = readSync(fd, this.#buffer, 0, BLOCK_BYTES, at)
+      if (got === 0) return new Uint8Array(hash.digest())
+      hash.update(this.#buffer.subarray(0, got))
+      at += got
+      // The agent serves others meanwhile.
+      if (at % (16 * BLOCK_BYTES) === 0) await Bun.sleep(0)
+    }
+  }
+}

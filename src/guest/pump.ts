@@ -1,0 +1,251 @@
+/**
+ * @module guest/pump
+ *
+ * Whole transfers: a descriptor into a channel, and a channel into a descriptor. Both loops are synchronous
+ * while data flows, look at the agent's socket between blocks, and hand control to the event loop only when it
+ * has something to say or nothing flows.
+ */
+
+import { readSync, writeSync } from "node:fs"
+import { equalBytes } from "../lib/bytes.ts"
+import { Sha256 } from "../lib/crypto.ts"
+import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
+import { KIND } from "../channel/record.ts"
+import { POLLHUP, POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
+import type { EndStatement } from "./agent-client.ts"
+import { turn, type ChannelEnd } from "./channel-end.ts"
+
+/** Read from the source at once; a multiple of the record size. */
+const READ_BYTES = 1 << 20
+
+/** The longest time without a look at the agent's socket. */
+const IDLE_POLL_MS = 200
+
+export interface Progress {
+  (bytes: number): void
+}
+
+export interface Source {
+  readonly fd: number
+  /** A regular file is always readable; anything else is polled first. */
+  readonly regular: boolean
+}
+
+/** What was sent, as both ends agreed at the end. */
+export interface TransferSummary {
+  readonly bytes: number
+  readonly records: number
+  readonly digest: Uint8Array
+  readonly content: Uint8Array | undefined
+}
+
+/**
+ * Send everything from `source`, then FIN, and wait for the receipt.
+ *
+ * @throws MvmError `unknown_outcome` when all was sent but no receipt came.
+ */
+export async function sendAll(
+  end: ChannelEnd,
+  source: Source,
+  onProgress?: Progress,
+): Promise<TransferSummary> {
+  const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
+  await sealHandshake(end)
+  const buffer = new Uint8Array(READ_BYTES)
+  const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
+  const waiting = new PollSet([
+    { fd: end.agent.fd, events: POLLIN },
+    { fd: source.fd, events: POLLIN },
+  ])
+  for (;;) {
+    if (attention.wait(0) > 0) await turn()
+    end.check()
+    if (!source.regular) {
+      waiting.wait(IDLE_POLL_MS)
+      if ((waiting.revents(1) & (POLLIN | POLLHUP)) === 0) {
+        await turn()
+        continue
+      }
+    }
+    const got = readSome(source.fd, buffer)
+    if (got === 0) break
+    if (got < 0) continue
+    const block = buffer.subarray(0, got)
+    content?.update(block)
+    await sealBlock(end, block)
+    end.flush()
+    onProgress?.(end.sealer.plaintextBytes)
+  }
+  while (!end.sealer.trySeal(KIND.EOF, new Uint8Array(0))) await end.awaitRoom(0)
+  end.flush()
+  return finish(end, content?.digest())
+}
+
+/**
+ * Receive everything into `fd`, compare the end with the sender's FIN, and send the receipt.
+ *
+ * @throws MvmError `sink` when `fd` takes no more, `digest_mismatch` when the ends disagree.
+ */
+export async function receiveAll(end: ChannelEnd, fd: number, onProgress?: Progress): Promise<TransferSummary> {
+  const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
+  const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
+  const sink = new Sink(fd, end)
+  while (!end.opener.ended) {
+    const record = end.opener.tryOpen()
+    if (record === null) {
+      end.acknowledge()
+      await end.awaitData()
+      continue
+    }
+    if (attention.wait(0) > 0) await turn()
+    // The lease is looked at after the record was opened and before anything of it is released.
+    end.check()
+    if (record.kind !== KIND.DATA) continue
+    content?.update(record.plaintext)
+    await sink.write(record.plaintext)
+    end.acknowledge()
+    onProgress?.(end.opener.plaintextBytes)
+  }
+  end.acknowledge()
+  return acknowledgeEnd(end, content?.digest())
+}
+
+async function sealHandshake(end: ChannelEnd): Promise<void> {
+  while (!end.sealer.trySeal(KIND.HANDSHAKE, end.handshake)) await end.awaitRoom(end.handshake.length)
+  end.flush()
+}
+
+async function sealBlock(end: ChannelEnd, block: Uint8Array): Promise<void> {
+  for (let at = 0; at < block.length; ) {
+    const room = end.sealer.room(block.length - at)
+    const take = Math.min(room, block.length - at, end.sealer.maxPlaintextBytes)
+    if (take > 0 && end.sealer.trySeal(KIND.DATA, block.subarray(at, at + take))) {
+      at += take
+      end.flush()
+      continue
+    }
+    const wanted = Math.min(block.length - at, end.sealer.maxPlaintextBytes)
+    await end.awaitRoom(wanted)
+    end.check()
+  }
+}
+
+async function finish(end: ChannelEnd, content: Uint8Array | undefined): Promise<TransferSummary> {
+  const said: EndStatement = {
+    direction: end.sendDirection,
+    lengthBytes: end.sealer.plaintextBytes,
+    records: end.sealer.chain.records,
+    digest: end.sealer.chain.digest(),
+    content,
+  }
+  end.agent.send("FIN", said)
+  let receipt: EndStatement
+  try {
+    receipt = await end.agent.until(() => end.agent.peerReceipt)
+  } catch (error) {
+    throw withoutReceipt(asMvmError(error))
+  }
+  if (!sameEnd(said, receipt)) {
+    throw new MvmError("digest_mismatch", "the receipt names other content than what was sent")
+  }
+  return summary(said)
+}
+
+/** Failures that say what happened stay; those that only say that nobody answered leave the outcome open. */
+function withoutReceipt(error: MvmError): MvmError {
+  if (error.status !== 3 || error.code === "unknown_outcome") return error
+  return new MvmError("unknown_outcome", `everything was sent, but no receipt came: ${error.message}`, {
+    cause: error,
+    hint: "outcome unknown: ask the receiver, or send again",
+  })
+}
+
+async function acknowledgeEnd(end: ChannelEnd, content: Uint8Array | undefined): Promise<TransferSummary> {
+  const seen: EndStatement = {
+    direction: end.sendDirection === 0 ? 1 : 0,
+    lengthBytes: end.opener.plaintextBytes,
+    records: end.opener.chain.records,
+    digest: end.opener.chain.digest(),
+    content,
+  }
+  const fin = await end.agent.until(() => end.agent.peerFin)
+  if (!sameEnd(fin, seen)) {
+    throw new MvmError("digest_mismatch", "the sender's digest differs from what was received")
+  }
+  end.agent.send("RECEIPT", seen)
+  await end.agent.until(() => end.agent.logged > 0)
+  return summary(seen)
+}
+
+function sameEnd(a: EndStatement, b: EndStatement): boolean {
+  return (
+    a.direction === b.direction &&
+    a.lengthBytes === b.lengthBytes &&
+    a.records === b.records &&
+    equalBytes(a.digest, b.digest) &&
+    equalBytes(a.content ?? NOTHING, b.content ?? NOTHING)
+  )
+}
+
+const NOTHING = new Uint8Array(0)
+
+function summary(said: EndStatement): TransferSummary {
+  return { bytes: said.lengthBytes, records: said.records, digest: said.digest, content: said.content }
+}
+
+/** @returns bytes read, 0 at the end, -1 for "not now" */
+function readSome(fd: number, buffer: Uint8Array): number {
+  try {
+    return readSync(fd, buffer, 0, buffer.length, null)
+  } catch (error) {
+    const errno = errnoOf(error)
+    if (errno === "EAGAIN" || errno === "EINTR") return -1
+    if (errno === "EOF") return 0
+    throw new MvmError("io", `cannot read the input: ${errno ?? (error as Error).message}`, { cause: error })
+  }
+}
+
+/** The descriptor a receiver writes to: waits while it is full, with an eye on the channel. */
+class Sink {
+  readonly #fd: number
+  readonly #end: ChannelEnd
+  readonly #set: PollSet
+
+  constructor(fd: number, end: ChannelEnd) {
+    this.#fd = fd
+    this.#end = end
+    this.#set = new PollSet([
+      { fd, events: POLLOUT },
+      { fd: end.agent.fd, events: POLLIN },
+    ])
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      this.#set.wait(IDLE_POLL_MS)
+      if (this.#set.revents(1) !== 0) {
+        await turn()
+        this.#end.check()
+      }
+      if (this.#set.revents(0) === 0) {
+        await turn()
+        this.#end.check()
+        continue
+      }
+      at += this.#writeSome(bytes.subarray(at))
+    }
+  }
+
+  #writeSome(bytes: Uint8Array): number {
+    try {
+      return writeSync(this.#fd, bytes)
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === "EAGAIN" || errno === "EINTR") return 0
+      throw new MvmError("sink", `cannot write the output: ${errno ?? (error as Error).message}`, {
+        cause: error,
+        hint: errno === "EPIPE" ? "the reader of the pipe has ended" : undefined,
+      })
+    }
+  }
+}

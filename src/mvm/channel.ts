@@ -1,0 +1,82 @@
+/**
+ * @module mvm/channel
+ *
+ * What the MVM knows of one channel.
+ *
+ * ```
+ *   ALLOC          REQUEST            EVIDENCE         ACCEPT
+ *  ───────► allocated ───► challenged ───────► granted ───────► open ───► closed
+ *               │               │                 │               │         ▲
+ *               └───────────────┴── any failure ──┴───────────────┴─────────┘
+ * ```
+ *
+ * The region returns to the arena when both ends said CLOSE, or when an end that did not can no longer touch it
+ * (its link began a new epoch without naming the channel, or its VM is gone).
+ */
+
+import type { Rule } from "./policy/policy.ts"
+import type { ArenaRegion } from "./arena.ts"
+
+export type ChannelState = "allocated" | "challenged" | "granted" | "open" | "closed"
+
+/** Whether an end may still touch the region. */
+export interface ChannelEnd {
+  readonly uuid: string
+  readonly name: string
+  readonly program: string
+  released: boolean
+  /** When this end's software was last found trusted. */
+  measuredMs: number
+}
+
+/** How far one direction came: index 0 is asker to answerer. */
+export interface Direction {
+  fin: EndOfDirection | undefined
+  receipt: EndOfDirection | undefined
+}
+
+export interface EndOfDirection {
+  readonly lengthBytes: number
+  readonly records: number
+  /** 32 bytes */
+  readonly digest: Uint8Array
+  readonly content: Uint8Array | undefined
+  /** 64 bytes, the end's identity key */
+  readonly signature: Uint8Array
+}
+
+export interface Channel {
+  /** 16 bytes */
+  readonly id: Uint8Array
+  /** hex of `id` */
+  readonly key: string
+  readonly service: string
+  readonly asker: ChannelEnd
+  readonly answerer: ChannelEnd
+  readonly region: ArenaRegion
+  readonly ringBytes: number
+  readonly laddress: Uint8Array
+  readonly rule: Rule
+  state: ChannelState
+  /** 32 bytes; empty until granted */
+  transcript: Uint8Array
+  readonly openedMs: number
+  readonly directions: readonly [Direction, Direction]
+  endReason: string | undefined
+}
+
+/** The end `uuid` is at, or undefined when it is at neither: the answer to "may this member speak of it". */
+export function endOf(channel: Channel, uuid: string): ChannelEnd | undefined {
+  if (channel.asker.uuid === uuid) return channel.asker
+  if (channel.answerer.uuid === uuid) return channel.answerer
+  return undefined
+}
+
+export function otherEnd(channel: Channel, end: ChannelEnd): ChannelEnd {
+  return end === channel.asker ? channel.answerer : channel.asker
+}
+
+/** The direction in which `end` sends. */
+export function directionFrom(channel: Channel, end: ChannelEnd): 0 | 1 {
+  return end === channel.asker ? 0 : 1
+}

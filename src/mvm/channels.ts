@@ -1,0 +1,163 @@
+/**
+ * @module mvm/channels
+ *
+ * All channels of this host, their regions, and what of them outlives the MVM: one small file a channel, so that
+ * a restarted MVM knows which regions may still be in use before any agent has spoken.
+ */
+
+import { mkdirSync, readFileSync, readdirSync, renameSync, unlinkSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { fromHex, toHex } from "../lib/bytes.ts"
+import { errnoOf } from "../lib/errors.ts"
+import type { Log } from "../lib/log.ts"
+import type { Arena } from "./arena.ts"
+import { endOf, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
+
+/** What a channel's file holds. */
+interface StoredChannel {
+  id: string
+  service: string
+  asker: { uuid: string; name: string; program: string }
+  answerer: { uuid: string; name: string; program: string }
+  offset: number
+  lengthBytes: number
+  ringBytes: number
+  transcript: string
+  rule: Channel["rule"]
+  openedMs: number
+}
+
+export class ChannelTable {
+  readonly #channels = new Map<string, Channel>()
+  readonly #arena: Arena
+  readonly #directory: string
+  readonly #log: Log
+
+  constructor(arena: Arena, directory: string, log: Log) {
+    this.#arena = arena
+    this.#directory = directory
+    this.#log = log
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+  }
+
+  get size(): number {
+    return this.#channels.size
+  }
+
+  all(): Channel[] {
+    return [...this.#channels.values()]
+  }
+
+  of(uuid: string): Channel[] {
+    return this.all().filter((channel) => endOf(channel, uuid) !== undefined)
+  }
+
+  get(id: Uint8Array): Channel | undefined {
+    return this.#channels.get(toHex(id))
+  }
+
+  add(channel: Channel): void {
+    this.#channels.set(channel.key, channel)
+  }
+
+  /** Remember an open channel across restarts of the MVM. */
+  persist(channel: Channel): void {
+    const stored: StoredChannel = {
+      id: channel.key,
+      service: channel.service,
+      asker: pick(channel.asker),
+      answerer: pick(channel.answerer),
+      offset: channel.region.offset,
+      lengthBytes: channel.region.lengthBytes,
+      ringBytes: channel.ringBytes,
+      transcript: toHex(channel.transcript),
+      rule: channel.rule,
+      openedMs: channel.openedMs,
+    }
+    const path = this.#path(channel.key)
+    writeFileSync(`${path}.new`, JSON.stringify(stored), { mode: 0o600 })
+    renameSync(`${path}.new`, path)
+  }
+
+  /** `end` can no longer touch the region; when neither can, the region is free again. */
+  release(channel: Channel, end: ChannelEnd): void {
+    end.released = true
+    if (otherEnd(channel, end).released) this.#remove(channel)
+  }
+
+  /** Both ends at once: for a channel that was never granted. */
+  discard(channel: Channel): void {
+    channel.asker.released = true
+    channel.answerer.released = true
+    this.#remove(channel)
+  }
+
+  /**
+   * Take back what an earlier life of the MVM left: its regions stay reserved until both ends released them.
+   * A file that cannot be read is removed; its region is not in the table, so nothing else can use its keys.
+   */
+  restore(): number {
+    for (const file of readdirSync(this.#directory)) {
+      const path = join(this.#directory, file)
+      if (!file.endsWith(".json")) {
+        unlinkSync(path)
+        continue
+      }
+      try {
+        const channel = revive(JSON.parse(readFileSync(path, "utf8")) as StoredChannel)
+        this.#arena.reserve(channel.region)
+        this.#channels.set(channel.key, channel)
+      } catch (error) {
+        this.#log.error("channel_file_unreadable", { path, message: (error as Error).message })
+        unlinkSync(path)
+      }
+    }
+    return this.#channels.size
+  }
+
+  #remove(channel: Channel): void {
+    if (!this.#channels.delete(channel.key)) return
+    channel.state = "closed"
+    this.#arena.free(channel.region)
+    try {
+      unlinkSync(this.#path(channel.key))
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error
+    }
+  }
+
+  #path(key: string): string {
+    return join(this.#directory, `${key}.json`)
+  }
+}
+
+function pick(end: ChannelEnd): StoredChannel["asker"] {
+  return { uuid: end.uuid, name: end.name, program: end.program }
+}
+
+function revive(stored: StoredChannel): Channel {
+  const end = (who: StoredChannel["asker"]): ChannelEnd => ({
+    ...who,
+    released: false,
+    measuredMs: Date.now(),
+  })
+  return {
+    id: fromHex(stored.id),
+    key: stored.id,
+    service: stored.service,
+    asker: end(stored.asker),
+    answerer: end(stored.answerer),
+    region: { offset: stored.offset, lengthBytes: stored.lengthBytes },
+    ringBytes: stored.ringBytes,
+    laddress: new Uint8Array(16),
+    rule: stored.rule,
+    state: "open",
+    transcript: fromHex(stored.transcript),
+    openedMs: stored.openedMs,
+    directions: [
+      { fin: undefined, receipt: undefined },
+      { fin: undefined, receipt: undefined },
+    ],
+    endReason: undefined,
+  }
+}

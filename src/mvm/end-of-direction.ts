@@ -1,0 +1,84 @@
+/**
+ * @module mvm/end-of-direction
+ *
+ * FIN and RECEIPT: checked, committed to the audit log, and only then passed on. Both are idempotent: the same
+ * statement again is passed on again and leaves no second row; another statement is refused.
+ */
+
+import { equalBytes, toHex } from "../lib/bytes.ts"
+import { p256Verify } from "../lib/crypto.ts"
+import { MvmError } from "../lib/errors.ts"
+import { finMessage, receiptMessage } from "../channel/transcript.ts"
+import type { NamedMessage } from "../wire/link.ts"
+import { directionFrom, otherEnd, type Channel, type ChannelEnd, type EndOfDirection } from "./channel.ts"
+import type { MvmContext } from "./context.ts"
+import type { Member } from "./member.ts"
+
+export interface EndStatement {
+  readonly channel: Channel
+  readonly end: ChannelEnd
+  readonly member: Member
+  readonly message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">
+}
+
+/**
+ * @throws MvmError `protocol` when this end may not say it, `signature` when it is not signed by the end's
+ *   identity key, `digest_mismatch` when a receipt names other content than the FIN.
+ */
+export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<void> {
+  const { channel, end, member, message } = statement
+  const { fields } = message
+  if (channel.state !== "open") throw new MvmError("protocol", `${message.name} on a channel that is not open`)
+  const direction = channel.directions[fields.direction]
+  const speaker = message.name === "FIN" ? end : otherEnd(channel, end)
+  if (!direction || fields.direction !== directionFrom(channel, speaker)) {
+    throw new MvmError("protocol", `${message.name}.direction: ${fields.direction} is not this end's`)
+  }
+  const stated: EndOfDirection = {
+    lengthBytes: fields.lengthBytes,
+    records: fields.records,
+    digest: fields.digest,
+    content: fields.content,
+    signature: fields.signature,
+  }
+  const said = { channelId: channel.id, direction: fields.direction, ...stated }
+  const signed = message.name === "FIN" ? finMessage(said) : receiptMessage(said)
+  if (!p256Verify(member.record.keys.identity, signed, stated.signature)) {
+    throw new MvmError("signature", `${message.name}.signature: not the identity key of ${end.name}`)
+  }
+  const slot = message.name === "FIN" ? "fin" : "receipt"
+  const before = direction[slot]
+  if (before) {
+    if (sameContent(before, stated)) return
+    throw new MvmError("protocol", `${message.name}: another one was already logged`)
+  }
+  if (message.name === "RECEIPT" && (!direction.fin || !sameContent(direction.fin, stated))) {
+    throw new MvmError("digest_mismatch", `RECEIPT of ${end.name} does not match what was sent`)
+  }
+  direction[slot] = stated
+  await context.audit.commit(message.name === "FIN" ? "fin" : "receipt", {
+    channel: channel.key,
+    service: channel.service,
+    by: end.name,
+    peer: otherEnd(channel, end).name,
+    direction: fields.direction,
+    lengthBytes: stated.lengthBytes,
+    records: stated.records,
+    covers: stated.content ? "records and content" : "records",
+    digest: toHex(stated.digest),
+    content: stated.content ? toHex(stated.content) : null,
+    transcript: toHex(channel.transcript),
+    signature: toHex(stated.signature),
+  })
+}
+
+function sameContent(a: EndOfDirection, b: EndOfDirection): boolean {
+  return (
+    a.lengthBytes === b.lengthBytes &&
+    a.records === b.records &&
+    equalBytes(a.digest, b.digest) &&
+    equalBytes(a.content ?? EMPTY, b.content ?? EMPTY)
+  )
+}
+
+const EMPTY = new Uint8Array(0)

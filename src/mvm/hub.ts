@@ -1,0 +1,220 @@
+/**
+ * @module mvm/hub
+ *
+ * The links of all members: a socket a member, the HELLO handshake on it, and the way from a message to the
+ * broker. A socket that ends keeps the member and its channels: the agent comes back with another HELLO.
+ *
+ * Trust: everything that arrives here is hostile. A member can fill neither the MVM's memory (bounded backlog,
+ * bounded frames, bounded requests) nor its time (a bounded number of messages a turn).
+ */
+
+import { x25519Generate, x25519Shared, random } from "../lib/crypto.ts"
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import type { Log } from "../lib/log.ts"
+import { connectUnix, listenUnix, type ByteSocket, type UnixListener } from "../platform/unix-socket.ts"
+import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
+import { Link, type LinkMessage, type NamedMessage } from "../wire/link.ts"
+import { PROTOCOL_VERSION } from "../wire/messages.ts"
+import { uuidBytes, type Member } from "./member.ts"
+import type { VmRecord } from "./registry.ts"
+import type { MvmIdentity } from "./state-dir.ts"
+import { Verifier } from "./verifier.ts"
+
+/** A guest that reads nothing for this long's worth of answers is cut off. */
+const LINK_BACKLOG_BYTES = 1024 * 1024
+const CONNECT_PERIOD_MS = 250
+
+export interface HubHandlers {
+  /** The agent proved that it holds the keys of a new epoch: older channels of the member may be gone. */
+  onEpoch(member: Member): void
+  onMessage(member: Member, message: LinkMessage): void
+  /** A local endpoint's agent starts and wants a new vTPM boot before its HELLO. */
+  onBoot(member: Member): Promise<void>
+  onDisconnect(member: Member): void
+}
+
+interface Entry {
+  member: Member
+  stopped: boolean
+  listener?: UnixListener
+}
+
+export class Hub {
+  readonly #entries = new Map<string, Entry>()
+  readonly #handlers: HubHandlers
+  readonly #identity: MvmIdentity
+  readonly #measurement: Uint8Array
+  readonly #log: Log
+
+  /** @param measurement 32 bytes: what the MVM itself runs */
+  constructor(identity: MvmIdentity, measurement: Uint8Array, log: Log, handlers: HubHandlers) {
+    this.#identity = identity
+    this.#measurement = measurement
+    this.#log = log
+    this.#handlers = handlers
+  }
+
+  members(): Member[] {
+    return [...this.#entries.values()].map((entry) => entry.member)
+  }
+
+  byUuid(uuid: string): Member | undefined {
+    return this.#entries.get(uuid)?.member
+  }
+
+  byName(name: string): Member | undefined {
+    return this.members().find((member) => member.record.name === name)
+  }
+
+  /** Keep a link to `record`'s VM from now on: connect to QEMU's socket, or listen for a local agent. */
+  attach(record: VmRecord, socketPath: string, verifier: Verifier): Member {
+    const existing = this.#entries.get(record.uuid)
+    if (existing) return existing.member
+    const member = this.#makeMember(record, verifier)
+    const entry: Entry = { member, stopped: false }
+    this.#entries.set(record.uuid, entry)
+    if (record.kind === "local") {
+      entry.listener = listenUnix(socketPath, 0o600, (socket) => this.#adopt(member, socket), LINK_BACKLOG_BYTES)
+    } else {
+      void this.#keepConnected(entry, socketPath)
+    }
+    return member
+  }
+
+  /** Forget a member; its link is closed. */
+  detach(uuid: string): void {
+    const entry = this.#entries.get(uuid)
+    if (!entry) return
+    entry.stopped = true
+    entry.listener?.close()
+    entry.member.socket?.close()
+    this.#entries.delete(uuid)
+  }
+
+  close(): void {
+    for (const uuid of [...this.#entries.keys()]) this.detach(uuid)
+  }
+
+  #makeMember(record: VmRecord, verifier: Verifier): Member {
+    const hello = { current: undefined as NamedMessage<"HELLO"> | undefined }
+    const member: Member = {
+      record,
+      verifier,
+      offers: new Map(),
+      socket: undefined,
+      session: undefined,
+      opening: 0,
+      link: new Link("mvm", (bytes) => member.socket?.write(bytes), {
+        onOpenMessage: (message) => {
+          if (message.name === "HELLO") {
+            if (this.#welcome(member, message)) hello.current = message
+          } else if (message.name === "BOOT" && record.kind === "local") {
+            void this.#boot(member)
+          }
+        },
+        onEpoch: (epoch) => {
+          const said = hello.current
+          if (!said) return
+          member.offers.clear()
+          member.session = {
+            epoch,
+            bootId: said.fields.bootId.toHex(),
+            kind: record.kind === "local" ? "agent" : "kernel",
+            canMap: false,
+            mapping: "",
+            sinceMs: Date.now(),
+          }
+          member.verifier.beginEpoch(member.session)
+          this.#handlers.onEpoch(member)
+        },
+        onMessage: (message) => this.#handlers.onMessage(member, message),
+      }),
+    }
+    return member
+  }
+
+  async #boot(member: Member): Promise<void> {
+    try {
+      await this.#handlers.onBoot(member)
+      member.link.send("POKE", {})
+    } catch (error) {
+      this.#log.error("vtpm_boot_failed", { vm: member.record.name, message: asMvmError(error).message })
+      member.socket?.close()
+    }
+  }
+
+  /** @returns whether the HELLO was answered */
+  #welcome(member: Member, hello: NamedMessage<"HELLO">): boolean {
+    const { fields } = hello
+    if (fields.version !== PROTOCOL_VERSION) {
+      this.#log.warn("link_version", { vm: member.record.name, version: fields.version })
+      return false
+    }
+    try {
+      const pair = x25519Generate()
+      const transcript = {
+        version: PROTOCOL_VERSION,
+        vmUuid: uuidBytes(member.record.uuid),
+        vmName: member.record.name,
+        epoch: random(16),
+        guestNonce: fields.guestNonce,
+        guestShare: fields.guestShare,
+        mvmShare: pair.publicKey,
+        bootId: fields.bootId,
+        mvmMeasurement: this.#measurement,
+      }
+      const keys = linkKeys(x25519Shared(pair.privateKey, fields.guestShare), transcript)
+      pair.privateKey.fill(0)
+      member.link.offerKeys(transcript.epoch, keys.toGuest, keys.toMvm)
+      member.link.send("WELCOME", {
+        version: PROTOCOL_VERSION,
+        vmUuid: transcript.vmUuid,
+        vmName: transcript.vmName,
+        epoch: transcript.epoch,
+        mvmShare: transcript.mvmShare,
+        mvmMeasurement: transcript.mvmMeasurement,
+        signature: this.#identity.sign(welcomeMessage(transcript)),
+      })
+      return true
+    } catch (error) {
+      if (!(error instanceof MvmError)) throw error
+      this.#log.warn("hello_refused", { vm: member.record.name, message: error.message })
+      return false
+    }
+  }
+
+  #adopt(member: Member, socket: ByteSocket): void {
+    member.socket?.close()
+    member.socket = socket
+    socket.handlers = {
+      onData: (chunk) => member.link.receive(chunk),
+      onClose: () => {
+        if (member.socket !== socket) return
+        member.socket = undefined
+        member.offers.clear()
+        member.session = undefined
+        member.link.reset(new MvmError("unreachable", `the link to ${member.record.name} was lost`))
+        this.#handlers.onDisconnect(member)
+      },
+    }
+    // An agent that is already up may not know that the MVM is back; a local one begins by itself.
+    if (member.record.kind !== "local") member.link.send("POKE", {})
+  }
+
+  async #keepConnected(entry: Entry, socketPath: string): Promise<void> {
+    while (!entry.stopped) {
+      if (!entry.member.socket) {
+        try {
+          const socket = await connectUnix(socketPath, undefined, LINK_BACKLOG_BYTES)
+          if (entry.stopped) return socket.close()
+          this.#adopt(entry.member, socket)
+        } catch (error) {
+          if (asMvmError(error).code !== "unreachable") {
+            this.#log.warn("link_connect", { vm: entry.member.record.name, message: asMvmError(error).message })
+          }
+        }
+      }
+      await Bun.sleep(CONNECT_PERIOD_MS)
+    }
+  }
+}

@@ -1,0 +1,339 @@
+/**
+ * @module mvm/opening
+ *
+ * The opening of a channel as one straight line, step by step as in the method: policy, a waiting answerer, a
+ * region and its pseudo-address, the asker's signature and measurement, the answerer's measurement, the signed
+ * decision, the sealed grant, the answerer's acceptance. Whatever fails ends the line, and the caller undoes
+ * what was made.
+ *
+ * Waiting comes before measuring: nothing here waits for a person once the asker has been told to quote.
+ */
+
+import { random, sha256, p256Verify } from "../lib/crypto.ts"
+import { equalBytes, toHex } from "../lib/bytes.ts"
+import { MvmError } from "../lib/errors.ts"
+import { regionLayout } from "../ring/layout.ts"
+import { encodeDecision, type DecisionEnd } from "../channel/decision.ts"
+import { acceptMessage, requestMessage, transcriptHash } from "../channel/transcript.ts"
+import { answerBinding, requestBinding } from "../tcb/binding.ts"
+import { sealGrant } from "../tcb/grant.ts"
+import type { Fields, NamedMessage } from "../wire/link.ts"
+import type { Program } from "../wire/messages.ts"
+import type { Channel } from "./channel.ts"
+import { uuidBytes, type Member, type Session } from "./member.ts"
+import type { MvmContext } from "./context.ts"
+import type { Match } from "./offers.ts"
+import { decide, type Constraints, type Rule } from "./policy/decide.ts"
+import type { AppraisedEvidence } from "./verifier.ts"
+
+/** A decision is used within this time or not at all. */
+export const STEP_TIMEOUT_MS = 10_000
+
+/** The longest a `send --wait` is held. */
+const MAX_WAIT_MS = 24 * 3600 * 1000
+
+export interface OpeningRequest {
+  readonly asker: Member
+  readonly alloc: Fields<"ALLOC">
+  readonly cancelled: AbortSignal
+  /** Answers ALLOC and resolves with the REQUEST that follows it. */
+  allocated(fields: Fields<"ALLOCATED">, channel: Channel): Promise<NamedMessage<"REQUEST">>
+  /** Called as soon as there is something to undo. */
+  onChannel(channel: Channel): void
+}
+
+export interface Opened {
+  readonly channel: Channel
+  readonly fields: Fields<"OPENED">
+}
+
+/** @throws MvmError with the reason as the operator should read it; the caller reduces it for guests. */
+export async function openChannel(context: MvmContext, request: OpeningRequest): Promise<Opened> {
+  const { asker, alloc } = request
+  const askerSession = sessionOf(asker)
+  const { target } = authorise(context, asker, alloc)
+  const match = await context.offers.take(
+    { asker, target, service: alloc.service, role: alloc.role },
+    Math.min(alloc.waitMs, MAX_WAIT_MS),
+    (name) => context.hub.byName(name),
+    request.cancelled,
+  )
+  const answererSession = sessionOf(match.member)
+  // The policy may have changed while the asker waited.
+  const { rule, constraints, target: targetNow } = authorise(context, asker, alloc)
+  if (targetNow !== target) throw new MvmError("denied", "the policy changed while the request waited")
+  demandKind(constraints, asker, askerSession)
+  demandKind(constraints, match.member, answererSession)
+  if (!askerSession.canMap || !answererSession.canMap) {
+    const who = askerSession.canMap ? match.member.record.name : asker.record.name
+    throw new MvmError("unreachable", `${who} cannot map the shared memory`, {
+      hint: `run mvm guest doctor on ${who}`,
+    })
+  }
+  checkChannelLimit(context, rule, constraints)
+  const channel = allocate(context, asker, match, alloc, rule)
+  request.onChannel(channel)
+
+  const nonce = random(32)
+  const targetUuid = uuidBytes(match.member.record.uuid)
+  const sealed = await sealGrant({
+    channelId: channel.id,
+    recipientUuid: uuidBytes(asker.record.uuid),
+    recipientKey: asker.record.keys.sealing,
+    context: sha256(nonce),
+    grant: { laddress: channel.laddress, ...channel.region, ringBytes: channel.ringBytes },
+  })
+  const message = await request.allocated(
+    {
+      channelId: channel.id,
+      nonce,
+      targetUuid,
+      targetName: match.member.record.name,
+      sealed,
+      logOffset: asker.verifier.nextOffset,
+    },
+    channel,
+  )
+  const { share, signature, quote } = message.fields
+  const asked = requestMessage({
+    laddress: channel.laddress,
+    targetUuid,
+    service: alloc.service,
+    share,
+    nonce,
+    epoch: askerSession.epoch,
+    program: alloc.program,
+  })
+  // Step 5 of the method: the source's signature over the pseudo-address.
+  if (!p256Verify(asker.record.keys.identity, asked, signature)) {
+    throw new MvmError("signature", `the request of ${asker.record.name} is not signed with its identity key`)
+  }
+  // Step 6: its measurement.
+  const askerFacts = asker.verifier.appraise(askerSession, {
+    purpose: "request",
+    nonce,
+    binding: requestBinding(asked),
+    quote,
+  })
+  channel.asker.measuredMs = Date.now()
+  channel.state = "challenged"
+
+  const challengeNonce = random(32)
+  const answer = await match.member.link.request(
+    "CHALLENGE",
+    {
+      channelId: channel.id,
+      offerId: match.offer.offerId,
+      nonce: challengeNonce,
+      sourceUuid: uuidBytes(asker.record.uuid),
+      sourceName: asker.record.name,
+      service: alloc.service,
+      share,
+      logOffset: match.member.verifier.nextOffset,
+    },
+    "EVIDENCE",
+    { timeoutMs: STEP_TIMEOUT_MS },
+  )
+  if (!equalBytes(answer.fields.channelId, channel.id)) {
+    throw new MvmError("protocol", `EVIDENCE.channelId of ${match.member.record.name}: another channel`)
+  }
+  const answererFacts = match.member.verifier.appraise(answererSession, {
+    purpose: "answer",
+    nonce: challengeNonce,
+    binding: answerBinding({
+      channelId: channel.id,
+      askerShare: share,
+      answererShare: answer.fields.share,
+      program: match.offer.program,
+    }),
+    quote: answer.fields.quote,
+  })
+  channel.answerer.measuredMs = Date.now()
+
+  const decision = encodeDecision({
+    channelId: channel.id,
+    timeMs: Date.now(),
+    asker: decisionEnd(asker, askerSession, alloc.program, askerFacts),
+    answerer: decisionEnd(match.member, answererSession, match.offer.program, answererFacts),
+    role: alloc.role,
+    service: alloc.service,
+    rule: rule.label,
+    transport: "memory",
+    isolation: "arena",
+    ringBytes: channel.ringBytes,
+    digestMode: constraints.digest === "sha256" ? "sha256" : alloc.digest,
+    mvmMeasurement: context.measurement,
+  })
+  const decisionSignature = context.identity.sign(decision)
+  channel.transcript = transcriptHash({
+    decision,
+    laddress: channel.laddress,
+    service: alloc.service,
+    askerShare: share,
+    answererShare: answer.fields.share,
+  })
+  channel.state = "granted"
+  await context.audit.commit("grant", {
+    channel: channel.key,
+    asker: asker.record.name,
+    answerer: match.member.record.name,
+    service: alloc.service,
+    rule: rule.label,
+    decision: toHex(sha256(decision)),
+    transcript: toHex(channel.transcript),
+  })
+  // Step 7: the pseudo-address, encrypted for the target.
+  const accepted = await match.member.link.request(
+    "GRANT",
+    {
+      channelId: channel.id,
+      decision,
+      decisionSignature,
+      sealed: await sealGrant({
+        channelId: channel.id,
+        recipientUuid: targetUuid,
+        recipientKey: match.member.record.keys.sealing,
+        context: sha256(decision),
+        grant: { laddress: channel.laddress, ...channel.region, ringBytes: channel.ringBytes },
+      }),
+      leaseMs: context.leaseMs,
+    },
+    "ACCEPT",
+    { timeoutMs: STEP_TIMEOUT_MS },
+  )
+  const { signature: acceptSignature } = accepted.fields
+  if (!p256Verify(match.member.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
+    throw new MvmError("signature", `the acceptance of ${match.member.record.name} is not signed with its key`)
+  }
+  stillThere(asker, askerSession)
+  stillThere(match.member, answererSession)
+  channel.state = "open"
+  context.channels.persist(channel)
+  return {
+    channel,
+    fields: {
+      channelId: channel.id,
+      decision,
+      decisionSignature,
+      share: answer.fields.share,
+      acceptSignature,
+      leaseMs: context.leaseMs,
+    },
+  }
+}
+
+function sessionOf(member: Member): Session {
+  if (!member.session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
+  return member.session
+}
+
+function stillThere(member: Member, session: Session): void {
+  if (member.session !== session) {
+    throw new MvmError("aborted", `the link of ${member.record.name} changed while the channel was opened`)
+  }
+}
+
+/** @throws MvmError `denied` unless a rule allows this. */
+function authorise(
+  context: MvmContext,
+  asker: Member,
+  alloc: Fields<"ALLOC">,
+): { rule: Rule; target: string; constraints: Constraints } {
+  const to = context.registry.getVm(alloc.target)
+  const decision = decide(context.policy.current, {
+    service: alloc.service,
+    from: { name: asker.record.name, tags: asker.record.tags },
+    to: { name: alloc.target, tags: to?.tags ?? [] },
+    program: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
+  })
+  if (decision.action !== "allow") {
+    throw new MvmError(
+      "denied",
+      `policy denies ${asker.record.name} service ${alloc.service} on ${alloc.target}`,
+      { hint: `operator: mvm policy test ${alloc.service} ${asker.record.name} ${alloc.target}` },
+    )
+  }
+  if (!context.registry.getVm(decision.target)) {
+    throw new MvmError("no_target", `there is no VM ${decision.target}`)
+  }
+  return decision
+}
+
+function demandKind(constraints: Constraints, member: Member, session: Session): void {
+  if (constraints.measurement.includes(session.kind)) return
+  throw new MvmError(
+    "denied",
+    `policy does not accept a measurement log made by the ${session.kind} (${member.record.name})`,
+    { hint: `operator: set measurement = ["kernel", "agent"] in the rule if that is meant` },
+  )
+}
+
+function checkChannelLimit(context: MvmContext, rule: Rule, constraints: Constraints): void {
+  if (constraints.maxChannels === undefined) return
+  const count = context.channels.all().filter((channel) => channel.rule.label === rule.label).length
+  if (count >= constraints.maxChannels) {
+    throw new MvmError("denied", `rule ${rule.label} allows ${constraints.maxChannels} channels at once`)
+  }
+}
+
+function allocate(
+  context: MvmContext,
+  asker: Member,
+  match: Match,
+  alloc: Fields<"ALLOC">,
+  rule: Rule,
+): Channel {
+  const { lengthBytes, header } = regionLayout(context.ringBytes)
+  const region = context.arena.allocate(lengthBytes)
+  const id = random(16)
+  const channel: Channel = {
+    id,
+    key: toHex(id),
+    service: alloc.service,
+    asker: end(asker, alloc.program),
+    answerer: end(match.member, match.offer.program),
+    region,
+    ringBytes: context.ringBytes,
+    laddress: random(16),
+    rule,
+    state: "allocated",
+    transcript: new Uint8Array(0),
+    openedMs: Date.now(),
+    directions: [
+      { fin: undefined, receipt: undefined },
+      { fin: undefined, receipt: undefined },
+    ],
+    endReason: undefined,
+  }
+  context.channels.add(channel)
+  context.arena.write(region, 0, header)
+  return channel
+}
+
+function end(member: Member, program: Program): Channel["asker"] {
+  return {
+    uuid: member.record.uuid,
+    name: member.record.name,
+    program: program.path,
+    released: false,
+    measuredMs: 0,
+  }
+}
+
+function decisionEnd(
+  member: Member,
+  session: Session,
+  program: Program,
+  facts: AppraisedEvidence,
+): DecisionEnd {
+  return {
+    uuid: uuidBytes(member.record.uuid),
+    name: member.record.name,
+    identityKey: member.record.keys.identity,
+    verdict: facts.verdict,
+    bootId: Uint8Array.fromHex(session.bootId),
+    kind: session.kind,
+    program: { path: program.path, digest: program.digest },
+  }
+}
+

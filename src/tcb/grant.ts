@@ -1,0 +1,85 @@
+/**
+ * @module tcb/grant
+ *
+ * The sealed grant: the pseudo-address (LAddress) and where it points, encrypted to the recipient's vTPM key and
+ * bound to the channel, the recipient and the decision (or, for the asker, the nonce) it belongs to.
+ *
+ * @spec RFC 9180 §6.1 (base mode, single shot)
+ */
+
+import { ByteReader } from "../lib/bytes.ts"
+import { decodeFields, encodeFields } from "../lib/encoding.ts"
+import { MvmError } from "../lib/errors.ts"
+import { hpkeOpen, hpkeSeal } from "./hpke.ts"
+
+export interface Grant {
+  /** 16 random bytes that stand for the region in everything signed */
+  readonly laddress: Uint8Array
+  /** Bytes from the start of the shared memory */
+  readonly offset: number
+  readonly lengthBytes: number
+  readonly ringBytes: number
+}
+
+export interface GrantContext {
+  readonly channelId: Uint8Array
+  readonly recipientUuid: Uint8Array
+  /** 32 bytes */
+  readonly context: Uint8Array
+}
+
+export interface SealGrant extends GrantContext {
+  /** 65-byte P-256 point */
+  readonly recipientKey: Uint8Array
+  readonly grant: Grant
+}
+
+const LABEL = "mvm region v1"
+const NAMES = ["laddress", "offset", "lengthBytes", "ringBytes"] as const
+
+export async function sealGrant(seal: SealGrant): Promise<Uint8Array> {
+  const { laddress, offset, lengthBytes, ringBytes } = seal.grant
+  const plaintext = encodeFields(LABEL, [laddress, offset, lengthBytes, ringBytes])
+  return hpkeSeal(seal.recipientKey, grantInfo(seal), plaintext)
+}
+
+/**
+ * Open a grant with the key that only the vTPM holds.
+ *
+ * Trust: `sealed` came over the link; HPKE in base mode says nothing of its sender, the link's authentication
+ * and the decision's signature do.
+ *
+ * @param recipient `zgen` multiplies a 65-byte point with the sealing key and returns the 32-byte x-coordinate
+ * @throws MvmError `integrity` or `protocol`
+ */
+export async function openGrant(
+  recipient: { zgen: (point: Uint8Array) => Promise<Uint8Array>; recipientPublic65: Uint8Array },
+  context: GrantContext,
+  sealed: Uint8Array,
+): Promise<Grant> {
+  return decodeGrant(await hpkeOpen(recipient, grantInfo(context), sealed))
+}
+
+function grantInfo(context: GrantContext): Uint8Array {
+  return encodeFields("mvm grant v1", [context.channelId, context.recipientUuid, context.context])
+}
+
+/** @throws MvmError `protocol` for anything but exactly one grant. */
+export function decodeGrant(bytes: Uint8Array): Grant {
+  const fields = decodeFields(bytes, LABEL, NAMES, { structure: "grant", code: "protocol" })
+  if (fields.laddress.length !== 16) throw new MvmError("protocol", "grant.laddress: not 16 bytes")
+  return {
+    laddress: fields.laddress.slice(),
+    offset: number(fields.offset, "offset"),
+    lengthBytes: number(fields.lengthBytes, "lengthBytes"),
+    ringBytes: number(fields.ringBytes, "ringBytes"),
+  }
+}
+
+function number(bytes: Uint8Array, field: string): number {
+  const reader = new ByteReader(bytes, `grant.${field}`, "protocol")
+  const value = reader.u64be("value")
+  reader.end()
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw reader.error("value", "too large")
+  return Number(value)
+}

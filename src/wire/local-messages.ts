@@ -1,0 +1,101 @@
+/**
+ * @module wire/local-messages
+ *
+ * The protocol on the agent's local socket, between a command ("client") and its agent ("agent"). One
+ * connection is one command; it carries one channel at a time. The kernel says who the client is
+ * (SO_PEERCRED), never a message.
+ */
+
+import {
+  bool,
+  bytes,
+  bytesUpTo,
+  name,
+  oneOf,
+  optional,
+  struct,
+  text,
+  u8,
+  u32,
+  u53,
+  type Infer,
+} from "./schema.ts"
+import { defineTable, row } from "./table.ts"
+
+const share = bytes(32)
+const signature = bytes(64)
+const role = oneOf(["send", "receive", "duplex"])
+
+const digest = oneOf(["chain", "sha256"])
+
+const endOfDirection = {
+  direction: u8,
+  lengthBytes: u53,
+  records: u53,
+  digest: bytes(32),
+  content: optional(bytes(32)),
+}
+
+/** Where the memory of a channel is, in the words of the agent's own kernel. */
+const region = struct({ path: text(4096), offset: u53, lengthBytes: u53, ringBytes: u53 })
+
+export const LOCAL_MESSAGES = defineTable({
+  OPEN: row({
+    id: 1,
+    from: "client",
+    since: 1,
+    maxBytes: 512,
+    fields: { target: name(64), service: name(64), role, digest, waitMs: u32, share },
+  }),
+  OFFER: row({
+    id: 2,
+    from: "client",
+    since: 1,
+    maxBytes: 512,
+    fields: { service: name(64), source: optional(name(64)), role, share },
+  }),
+  STATUS: row({ id: 3, from: "client", since: 1, maxBytes: 64, fields: {} }),
+  STATE: row({ id: 4, from: "agent", since: 1, maxBytes: 32768, fields: { json: text(32000) } }),
+  OFFERED: row({ id: 5, from: "agent", since: 1, maxBytes: 64, fields: {} }),
+  CHANNEL: row({
+    id: 6,
+    from: "agent",
+    since: 1,
+    maxBytes: 20480,
+    fields: {
+      channelId: bytes(16),
+      asker: bool,
+      decision: bytesUpTo(8192),
+      laddress: bytes(16),
+      region,
+      peerShare: share,
+      acceptSignature: signature,
+      openSignature: optional(signature),
+      leaseMs: u32,
+    },
+  }),
+  KICK: row({ id: 16, from: "both", since: 1, maxBytes: 64, fields: {} }),
+  FIN: row({ id: 17, from: "both", since: 1, maxBytes: 512, fields: endOfDirection }),
+  RECEIPT: row({ id: 18, from: "both", since: 1, maxBytes: 512, fields: endOfDirection }),
+  CLOSE: row({ id: 19, from: "client", since: 1, maxBytes: 64, fields: {} }),
+  ABORT: row({
+    id: 20,
+    from: "both",
+    since: 1,
+    maxBytes: 2048,
+    fields: { code: text(64), message: text(1024) },
+  }),
+  LEASE: row({ id: 21, from: "agent", since: 1, maxBytes: 64, fields: { leaseMs: u32 } }),
+  REVOKE: row({ id: 22, from: "agent", since: 1, maxBytes: 2048, fields: { message: text(1024) } }),
+  LOGGED: row({ id: 24, from: "agent", since: 1, maxBytes: 64, fields: {} }),
+  FAILED: row({
+    id: 23,
+    from: "agent",
+    since: 1,
+    maxBytes: 4096,
+    fields: { code: text(64), message: text(1024), hint: optional(text(512)) },
+  }),
+})
+
+export type Region = Infer<typeof region>
+export type LocalRole = Infer<typeof role>

@@ -1,0 +1,241 @@
+/**
+ * @module wire/messages
+ *
+ * The link protocol between a VM's agent ("guest") and the MVM ("mvm"), one row a message. Types, codec,
+ * documentation and fuzz generators derive from this table. Only HELLO, WELCOME, POKE and BOOT may travel in frames
+ * that are not authenticated; everything else is refused there.
+ *
+ * A request carries a request id that its sender chose; the answer (or FAILED) repeats it. Messages that are
+ * no answer to anything carry id 0.
+ */
+
+import {
+  bool,
+  bytes,
+  bytesUpTo,
+  list,
+  name,
+  oneOf,
+  optional,
+  struct,
+  text,
+  u8,
+  u32,
+  u53,
+  type Infer,
+} from "./schema.ts"
+import { defineTable, row } from "./table.ts"
+
+/** Version of this table. A peer of another major version is refused at HELLO. */
+export const PROTOCOL_VERSION = 1
+
+/** Greatest part of a measurement log in one LOG message, so that the frame stays under 64 KiB. */
+export const LOG_CHUNK_BYTES = 48 * 1024
+
+const channelId = bytes(16)
+const nonce = bytes(32)
+const share = bytes(32)
+const signature = bytes(64)
+
+/** What the measured agent asserts about the process at its local socket. */
+const program = struct({ path: text(1024), digest: bytes(32), uid: u32 })
+
+/** TPM2_Quote over the PCRs of the sha256 bank: TPMS_ATTEST, r||s, and the PCR values it digests. */
+const quote = struct({ attest: bytesUpTo(512), signature, pcrs: list(bytes(32), 24) })
+
+/** Which way data flows from the point of view of the sender of the message. */
+const role = oneOf(["send", "receive", "duplex"])
+
+/** What the end digests cover: every record's header and tag, or the content's own SHA-256 as well. */
+const digest = oneOf(["chain", "sha256"])
+
+const endOfDirection = {
+  channelId,
+  direction: u8,
+  lengthBytes: u53,
+  records: u53,
+  digest: bytes(32),
+  content: optional(bytes(32)),
+  signature,
+}
+
+export const MESSAGES = defineTable({
+  HELLO: row({
+    id: 1,
+    from: "guest",
+    since: 1,
+    maxBytes: 512,
+    fields: {
+      version: u8,
+      guestNonce: nonce,
+      guestShare: share,
+      bootId: bytes(16),
+      kind: oneOf(["kernel", "agent"]),
+      agent: text(64),
+    },
+  }),
+  WELCOME: row({
+    id: 2,
+    from: "mvm",
+    since: 1,
+    maxBytes: 512,
+    fields: {
+      version: u8,
+      vmUuid: bytes(16),
+      vmName: name(64),
+      epoch: bytes(16),
+      mvmShare: share,
+      mvmMeasurement: bytes(32),
+      signature,
+    },
+  }),
+  POKE: row({ id: 3, from: "mvm", since: 1, maxBytes: 64, fields: {} }),
+  READY: row({
+    id: 4,
+    from: "guest",
+    since: 1,
+    maxBytes: 32768,
+    fields: {
+      canMap: bool,
+      mapping: text(128),
+      channels: list(struct({ channelId, transcript: bytes(32) }), 512),
+    },
+  }),
+  SETTINGS: row({
+    id: 5,
+    from: "mvm",
+    since: 1,
+    maxBytes: 16384,
+    fields: { leaseMs: u32, memory: text(4096), channels: list(channelId, 512) },
+  }),
+  FAILED: row({
+    id: 6,
+    from: "both",
+    since: 1,
+    maxBytes: 2048,
+    fields: { code: text(64), message: text(1024), hint: optional(text(512)) },
+  }),
+  DONE: row({ id: 7, from: "both", since: 1, maxBytes: 64, fields: {} }),
+  BOOT: row({ id: 9, from: "guest", since: 1, maxBytes: 64, fields: {} }),
+  PING: row({ id: 8, from: "both", since: 1, maxBytes: 64, fields: {} }),
+
+  OFFER: row({
+    id: 16,
+    from: "guest",
+    since: 1,
+    maxBytes: 2048,
+    fields: { offerId: u32, service: name(64), source: optional(name(64)), role, program },
+  }),
+  WITHDRAW: row({ id: 17, from: "guest", since: 1, maxBytes: 64, fields: { offerId: u32 } }),
+  ALLOC: row({
+    id: 18,
+    from: "guest",
+    since: 1,
+    maxBytes: 2048,
+    fields: { target: name(64), service: name(64), role, digest, waitMs: u32, program },
+  }),
+  ALLOCATED: row({
+    id: 19,
+    from: "mvm",
+    since: 1,
+    maxBytes: 2048,
+    fields: {
+      channelId,
+      nonce,
+      targetUuid: bytes(16),
+      targetName: name(64),
+      sealed: bytesUpTo(1024),
+      logOffset: u53,
+    },
+  }),
+  CANCEL: row({ id: 20, from: "guest", since: 1, maxBytes: 64, fields: { cancels: u32 } }),
+  LOG: row({
+    id: 21,
+    from: "guest",
+    since: 1,
+    maxBytes: 50 * 1024,
+    fields: { offset: u53, entries: bytesUpTo(LOG_CHUNK_BYTES) },
+  }),
+  REQUEST: row({
+    id: 22,
+    from: "guest",
+    since: 1,
+    maxBytes: 4096,
+    fields: { channelId, share, signature, quote },
+  }),
+  CHALLENGE: row({
+    id: 23,
+    from: "mvm",
+    since: 1,
+    maxBytes: 2048,
+    fields: {
+      channelId,
+      offerId: u32,
+      nonce,
+      sourceUuid: bytes(16),
+      sourceName: name(64),
+      service: name(64),
+      share,
+      logOffset: u53,
+    },
+  }),
+  EVIDENCE: row({ id: 24, from: "guest", since: 1, maxBytes: 4096, fields: { channelId, share, quote } }),
+  GRANT: row({
+    id: 25,
+    from: "mvm",
+    since: 1,
+    maxBytes: 16384,
+    fields: {
+      channelId,
+      decision: bytesUpTo(8192),
+      decisionSignature: signature,
+      sealed: bytesUpTo(1024),
+      leaseMs: u32,
+    },
+  }),
+  ACCEPT: row({ id: 26, from: "guest", since: 1, maxBytes: 256, fields: { channelId, signature } }),
+  OPENED: row({
+    id: 27,
+    from: "mvm",
+    since: 1,
+    maxBytes: 16384,
+    fields: {
+      channelId,
+      decision: bytesUpTo(8192),
+      decisionSignature: signature,
+      share,
+      acceptSignature: signature,
+      leaseMs: u32,
+    },
+  }),
+
+  KICK: row({ id: 32, from: "both", since: 1, maxBytes: 64, fields: { channelId } }),
+  FIN: row({ id: 33, from: "both", since: 1, maxBytes: 512, fields: endOfDirection }),
+  RECEIPT: row({ id: 34, from: "both", since: 1, maxBytes: 512, fields: endOfDirection }),
+  CLOSE: row({ id: 35, from: "guest", since: 1, maxBytes: 64, fields: { channelId } }),
+  ABORT: row({
+    id: 36,
+    from: "both",
+    since: 1,
+    maxBytes: 2048,
+    fields: { channelId, code: text(64), message: text(1024) },
+  }),
+  LEASE: row({
+    id: 37,
+    from: "mvm",
+    since: 1,
+    maxBytes: 16384,
+    fields: { leaseMs: u32, channels: list(channelId, 512) },
+  }),
+  REVOKE: row({ id: 38, from: "mvm", since: 1, maxBytes: 2048, fields: { channelId, message: text(1024) } }),
+
+  MEASURE: row({ id: 48, from: "mvm", since: 1, maxBytes: 128, fields: { nonce, logOffset: u53 } }),
+  MEASURED: row({ id: 49, from: "guest", since: 1, maxBytes: 4096, fields: { quote } }),
+})
+
+export type Program = Infer<typeof program>
+export type Quote = Infer<typeof quote>
+export type Role = Infer<typeof role>
+
+/** Messages a link takes in frames that are not authenticated. */
+export const UNAUTHENTICATED = new Set(["HELLO", "WELCOME", "POKE", "BOOT"])
