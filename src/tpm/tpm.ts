@@ -109,7 +109,12 @@ export class Tpm {
     return this.execute(key.ecdhZGenCommand(handle, point))
   }
 
-  /** Values of the sha256 bank, all of one moment, in the order of `indices`. @throws MvmError `busy` */
+  /**
+   * Values of the sha256 bank, 32 bytes each, in the order of `indices`. They are of one moment, except PCRs 16 and
+   * 21-23, whose changes do not move the update counter.
+   *
+   * @throws MvmError `busy` when other PCRs kept changing
+   */
   async pcrRead(indices: readonly number[]): Promise<Uint8Array[]> {
     for (let round = 0; round < MAX_PCR_ROUNDS; round++) {
       const values = await this.#pcrReadRound(indices)
