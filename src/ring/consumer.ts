@@ -26,15 +26,17 @@ export class RingConsumer {
 
   readonly #mask: number
   readonly #batchUnits: number
-  #head = 0
-  #publishedHead = 0
-  #tailCache = 0
+  #head: number
+  #publishedHead: number
+  #tailCache: number
   #currentUnits = 0
   #kickDue = false
   #failure: MvmError | undefined
 
-  constructor(memory: RingMemory) {
+  /** @param start the cursor both ends start at, as the memory holds it: 0 in a fresh region */
+  constructor(memory: RingMemory, start = 0) {
     this.memory = memory
+    this.#head = this.#publishedHead = this.#tailCache = start
     this.#mask = memory.capacityUnits - 1
     this.#batchUnits = memory.capacityUnits / 8
   }

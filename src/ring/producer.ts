@@ -19,22 +19,27 @@ import { PADDING, recordUnits, RECORD_HEADER_BYTES, UNIT_BYTES, type RingMemory 
 /** What {@link RingProducer.claim} returns when the record does not fit now. */
 export const NO_ROOM = -1
 
+/** A record this many times shorter than wanted is not worth its cipher call: padding is cheaper. */
+const SHORT_RECORD_SHARE = 4
+
 export class RingProducer {
   readonly memory: RingMemory
   /** The longest payload any record can have: with its header, half the ring, so that padding always fits. */
   readonly maxPayloadBytes: number
 
   readonly #mask: number
-  #tail = 0
-  #publishedTail = 0
-  #headCache = 0
+  #tail: number
+  #publishedTail: number
+  #headCache: number
   #claimedUnits = 0
   #paddingUnits = 0
   #kickDue = false
   #failure: MvmError | undefined
 
-  constructor(memory: RingMemory) {
+  /** @param start the cursor both ends start at, as the memory holds it: 0 in a fresh region */
+  constructor(memory: RingMemory, start = 0) {
     this.memory = memory
+    this.#tail = this.#publishedTail = this.#headCache = start
     this.#mask = memory.capacityUnits - 1
     this.maxPayloadBytes = (memory.capacityUnits / 2) * UNIT_BYTES - RECORD_HEADER_BYTES
   }
@@ -59,19 +64,17 @@ export class RingProducer {
   }
 
   /**
-   * The longest payload, up to `wantedBytes`, that fits now without padding; -1 when not even an empty record
-   * does. A caller with plenty waiting fills the ring to its end instead of wasting the rest.
+   * How long the next payload should be for a caller with `wantedBytes` waiting; -1: not now. Normally all of it, up
+   * to `maxBytes`; less when that fills the ring to its end, unless so little is left there that padding costs
+   * less than a short record.
    */
-  contiguousPayloadBytes(wantedBytes: number): number {
+  bestPayloadBytes(wantedBytes: number, maxBytes: number): number {
+    const wanted = Math.min(wantedBytes, maxBytes, this.maxPayloadBytes)
+    const units = recordUnits(wanted)
     const untilEnd = this.memory.capacityUnits - (this.#tail & this.#mask)
-    const wanted = Math.min(wantedBytes, this.maxPayloadBytes)
-    const units = Math.min(recordUnits(wanted), untilEnd)
-    let free = this.#freeUnits()
-    if (free < units) {
-      this.#readHead()
-      free = this.#freeUnits()
-    }
-    return Math.min(wanted, Math.min(units, free) * UNIT_BYTES - RECORD_HEADER_BYTES)
+    if (units <= untilEnd) return this.#fits(units) ? wanted : -1
+    if (untilEnd * SHORT_RECORD_SHARE < units) return this.#fits(untilEnd + units) ? wanted : -1
+    return this.#fits(untilEnd) ? untilEnd * UNIT_BYTES - RECORD_HEADER_BYTES : -1
   }
 
   /** The claimed record is complete. Nobody sees it before {@link publish}. */

@@ -1,0 +1,158 @@
+/**
+ * @module channel/opener
+ *
+ * The opening end of one direction. Nothing leaves it that was not authenticated, in order, and after the first
+ * record proved who the sender is.
+ */
+
+import { aes256Key, gcmOpen, GCM_NONCE_BYTES, type Aes256Key } from "../lib/crypto.ts"
+import { MvmError } from "../lib/errors.ts"
+import { DigestChain } from "./digest-chain.ts"
+import { nextKey } from "./keys.ts"
+import {
+  AAD_BYTES,
+  bindSequence,
+  HEAD_WORDS,
+  isKind,
+  KIND,
+  RECORDS_PER_KEY,
+  tagBytesOf,
+  type Kind,
+  type RecordSource,
+} from "./record.ts"
+
+export interface OpenerOptions {
+  /** 32 bytes, this direction's alone */
+  readonly key: Uint8Array
+  readonly source: RecordSource
+  /** Whether the first record's 64-byte signature is the peer's over the transcript; called once. */
+  readonly verifyHandshake: (signature: Uint8Array) => boolean
+}
+
+/** An authenticated record. `plaintext` is a private buffer the caller owns. */
+export interface OpenedRecord {
+  readonly kind: Kind
+  readonly plaintext: Uint8Array
+}
+
+type State = "unverified" | "open" | "ended"
+
+const SIGNATURE_BYTES = 64
+
+export class Opener {
+  /** Covers every record opened so far. */
+  readonly chain = new DigestChain()
+
+  readonly #options: OpenerOptions
+  #keyBytes: Uint8Array
+  #key: Aes256Key
+  #sequence = 0
+  #plaintextBytes = 0
+  #state: State = "unverified"
+  #failure: unknown
+  readonly #head = new Uint32Array(HEAD_WORDS)
+  readonly #tag = tagBytesOf(this.#head)
+  readonly #aad = new Uint8Array(AAD_BYTES)
+  readonly #aadView = new DataView(this.#aad.buffer)
+  readonly #aadWords = new Uint32Array(this.#aad.buffer)
+  readonly #nonce = new Uint8Array(GCM_NONCE_BYTES)
+  readonly #nonceView = new DataView(this.#nonce.buffer)
+
+  constructor(options: OpenerOptions) {
+    this.#options = options
+    this.#keyBytes = options.key.slice()
+    this.#key = aes256Key(this.#keyBytes)
+  }
+
+  /** Bytes of DATA opened so far. */
+  get plaintextBytes(): number {
+    return this.#plaintextBytes
+  }
+
+  /** Whether the sender proved who it is. */
+  get verified(): boolean {
+    return this.#state !== "unverified"
+  }
+
+  /** Whether the EOF record was opened. */
+  get ended(): boolean {
+    return this.#state === "ended"
+  }
+
+  /**
+   * Opens the next record, or returns null when there is none now. A failure is for good: every later call throws
+   * it again.
+   *
+   * Trust: everything the source yields is the peer's, or in the arena any VM's.
+   *
+   * @throws MvmError `record` for a record that does not authenticate or does not fit here, `signature` when the
+   * first one does not prove the sender, `protocol` from a broken ring.
+   */
+  tryOpen(): OpenedRecord | null {
+    if (this.#failure !== undefined) throw this.#failure
+    try {
+      return this.#open()
+    } catch (error) {
+      this.#failure = error
+      throw error
+    }
+  }
+
+  #open(): OpenedRecord | null {
+    const head = this.#head
+    const untrustedPayload = this.#options.source.next(head)
+    if (untrustedPayload === undefined) return null
+    const number = this.#sequence
+    const untrustedKind = head[1]!
+    if (!isKind(untrustedKind)) throw fault(number, `unknown kind word ${untrustedKind}`)
+    if (this.#state === "ended") throw fault(number, "after the end")
+    if (head[0] !== untrustedPayload.length) throw fault(number, "length differs from its payload's")
+    if (number !== 0 && number % RECORDS_PER_KEY === 0) this.#rekey()
+    this.#aadWords[0] = head[0]!
+    this.#aadWords[1] = untrustedKind
+    bindSequence(number, this.#aadView, this.#nonceView)
+    const plaintext = gcmOpen(this.#key, this.#nonce, this.#aad, {
+      ciphertext: untrustedPayload,
+      tag: this.#tag,
+    })
+    this.#options.source.release()
+    if (plaintext === undefined) throw fault(number, "not authentic")
+    this.#sequence++
+    this.#admit(untrustedKind, plaintext)
+    this.chain.add(head)
+    return { kind: untrustedKind, plaintext }
+  }
+
+  /** The state machine of `channel/record`, over records that did authenticate. */
+  #admit(kind: Kind, plaintext: Uint8Array): void {
+    const number = this.#sequence - 1
+    if ((kind === KIND.HANDSHAKE) !== (this.#state === "unverified")) {
+      throw fault(number, kind === KIND.HANDSHAKE ? "a second handshake" : "before the handshake")
+    }
+    if (kind === KIND.HANDSHAKE) {
+      if (plaintext.length !== SIGNATURE_BYTES || !this.#options.verifyHandshake(plaintext)) {
+        throw new MvmError(
+          "signature",
+          "record 0: not signed by the peer's identity key over this transcript",
+        )
+      }
+      this.#state = "open"
+    } else if (kind === KIND.DATA) {
+      this.#plaintextBytes += plaintext.length
+    } else {
+      if (plaintext.length !== 0) throw fault(number, "an end with content")
+      this.#state = "ended"
+    }
+  }
+
+  #rekey(): void {
+    const next = nextKey(this.#keyBytes)
+    this.#keyBytes.fill(0)
+    this.#keyBytes = next
+    this.#key = aes256Key(next)
+  }
+}
+
+function fault(sequence: number, problem: string): MvmError {
+  return new MvmError("record", `record ${sequence}: ${problem}`)
+}

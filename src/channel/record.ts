@@ -1,0 +1,95 @@
+/**
+ * @module channel/record
+ *
+ * The record layer: what every byte between two ends travels in.
+ *
+ *     head, 24 bytes (in a ring it takes the first 64: ring/layout)
+ *        0  u32 LE  payload length in bytes
+ *        4  u8      kind
+ *        5  u8      0
+ *        6  u16 LE  stream (0 until streams are used)
+ *        8  16 B    AES-256-GCM tag
+ *
+ *     associated data, 16 bytes: the first 8 of the head, then the sequence number, u64 BE
+ *     nonce, 12 bytes:           4 zero bytes, then the sequence number, u64 BE
+ *
+ * The sequence number is never written down: it counts the records sealed in one direction, starts at 0, is used
+ * up at sealing even if the record is dropped, and never resets. The key moves on every 2^20 records
+ * (`channel/keys`). So a record that was replayed, moved, left out or taken from the other direction does not open.
+ *
+ *     UNVERIFIED --HANDSHAKE--> OPEN --EOF--> ENDED        a record that does not fit here, or does
+ *                                | ^                       not authenticate: DEAD, for good
+ *                                DATA
+ */
+
+import { GCM_TAG_BYTES } from "../lib/crypto.ts"
+
+// Specification.
+
+/** The head as six little-endian words: length, kind and stream, four of tag. */
+export const HEAD_WORDS = 6
+export const HEAD_BYTES = 4 * HEAD_WORDS
+export const RECORDS_PER_KEY = 2 ** 20
+export const AAD_BYTES = 16
+
+export const KIND = {
+  /** The first record of a direction: its sender's identity signature, 64 bytes. */
+  HANDSHAKE: 1,
+  DATA: 2,
+  /** The last record of a direction; empty. Without it the direction was truncated. */
+  EOF: 3,
+} as const
+
+export type Kind = (typeof KIND)[keyof typeof KIND]
+
+const NAMED_KINDS: ReadonlySet<number> = new Set(Object.values(KIND))
+
+/** Whether a kind word is one this version knows: known kind, reserved byte zero, stream 0. */
+export function isKind(kindWord: number): kindWord is Kind {
+  return NAMED_KINDS.has(kindWord)
+}
+
+/** Where sealed records go: a ring, or frames on a relay. */
+export interface RecordSink {
+  /** The longest payload a record can have here. */
+  readonly maxPayloadBytes: number
+  /**
+   * How long a payload, up to `wantedBytes`, is best taken now; -1 when there is no room for a useful one. Asked
+   * before {@link claim} by a sender with more waiting than one record takes.
+   */
+  room(wantedBytes: number): number
+  /** Makes room for one record. False: not now. */
+  claim(payloadBytes: number): boolean
+  /** Fills the claimed room. `head` has {@link HEAD_WORDS} words. */
+  put(head: Uint32Array, payload: Uint8Array): void
+  /** Shows everything put so far to the other end. */
+  publish(): void
+}
+
+/**
+ * Where sealed records come from.
+ *
+ * Trust: head and payload are the peer's, or anybody's who maps the region. An implementation reads each from shared
+ * memory once; the payload it returns is bounds-checked.
+ */
+export interface RecordSource {
+  /** Fills `head` with the next record's and returns its payload, or undefined when there is none. */
+  next(head: Uint32Array): Uint8Array | undefined
+  /** The payload returned last will not be read again. */
+  release(): void
+}
+
+/** Associated data and nonce of the record with this sequence number, written into the given arrays. */
+export function bindSequence(sequence: number, aad: DataView, nonce: DataView): void {
+  const high = Math.floor(sequence / 2 ** 32)
+  const low = sequence >>> 0
+  aad.setUint32(8, high)
+  aad.setUint32(12, low)
+  nonce.setUint32(4, high)
+  nonce.setUint32(8, low)
+}
+
+/** The tag in a head, as bytes. */
+export function tagBytesOf(head: Uint32Array): Uint8Array {
+  return new Uint8Array(head.buffer, head.byteOffset + 8, GCM_TAG_BYTES)
+}

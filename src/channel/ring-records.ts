@@ -1,0 +1,97 @@
+/**
+ * @module channel/ring-records
+ *
+ * Records in a ring. Here is the one place where ciphertext crosses between shared and private memory.
+ *
+ * arena: other VMs map the region and can change it at any instant, and GCM may read its input or output twice; so
+ * the cipher works on private memory, with one copy each way. dedicated: only the authenticated peer maps the
+ * region, and the opener decrypts straight from it. The runtime's cipher always writes to memory of its own, so the
+ * sealer's copy is there in both.
+ */
+
+import type { Isolation } from "./decision.ts"
+import { RECORD_HEADER_BYTES, TAG_OFFSET_BYTES } from "../ring/layout.ts"
+import { EMPTY, type RingConsumer } from "../ring/consumer.ts"
+import { NO_ROOM, type RingProducer } from "../ring/producer.ts"
+import { HEAD_WORDS, type RecordSink, type RecordSource } from "./record.ts"
+
+/**
+ * The longest payload by default, with its header 128 KiB: long enough that the cost of a record vanishes, short
+ * enough that plaintext, ciphertext and ring stay in the second-level cache.
+ */
+export const BULK_PAYLOAD_BYTES = 128 * 1024 - RECORD_HEADER_BYTES
+
+const TAG_WORD = TAG_OFFSET_BYTES / 4
+const HEAD_TAG_WORD = HEAD_WORDS - 4
+
+export class RingSink implements RecordSink {
+  readonly maxPayloadBytes: number
+  readonly #producer: RingProducer
+  #offset = NO_ROOM
+
+  constructor(producer: RingProducer, maxPayloadBytes = BULK_PAYLOAD_BYTES) {
+    this.#producer = producer
+    this.maxPayloadBytes = Math.min(maxPayloadBytes, producer.maxPayloadBytes)
+  }
+
+  room(wantedBytes: number): number {
+    return this.#producer.bestPayloadBytes(wantedBytes, this.maxPayloadBytes)
+  }
+
+  claim(payloadBytes: number): boolean {
+    this.#offset = this.#producer.claim(payloadBytes)
+    return this.#offset !== NO_ROOM
+  }
+
+  put(head: Uint32Array, payload: Uint8Array): void {
+    const { bytes, words } = this.#producer.memory
+    const word = this.#offset >> 2
+    words[word] = head[0]!
+    words[word + 1] = head[1]!
+    for (let at = 0; at < 4; at++) words[word + TAG_WORD + at] = head[HEAD_TAG_WORD + at]!
+    bytes.set(payload, this.#offset + RECORD_HEADER_BYTES)
+    this.#producer.commit()
+  }
+
+  publish(): void {
+    this.#producer.publish()
+  }
+}
+
+export class RingSource implements RecordSource {
+  readonly #consumer: RingConsumer
+  readonly #inPlace: boolean
+  #copy = new Uint8Array(4096)
+
+  constructor(consumer: RingConsumer, isolation: Isolation) {
+    this.#consumer = consumer
+    this.#inPlace = isolation === "dedicated"
+  }
+
+  next(head: Uint32Array): Uint8Array | undefined {
+    const offset = this.#consumer.next()
+    if (offset === EMPTY) return undefined
+    const { bytes, words } = this.#consumer.memory
+    const lengthBytes = this.#consumer.payloadBytes
+    head[0] = lengthBytes
+    head[1] = this.#consumer.kindWord
+    const tag = (offset >> 2) + TAG_WORD
+    for (let at = 0; at < 4; at++) head[HEAD_TAG_WORD + at] = words[tag + at]!
+    const from = offset + RECORD_HEADER_BYTES
+    const shared = bytes.subarray(from, from + lengthBytes)
+    if (this.#inPlace) return shared
+    if (this.#copy.length < lengthBytes) this.#copy = new Uint8Array(roundUp(lengthBytes))
+    this.#copy.set(shared)
+    // The copy is all that is looked at from here, so the producer gets its room back before the cipher runs.
+    this.#consumer.release()
+    return this.#copy.subarray(0, lengthBytes)
+  }
+
+  release(): void {
+    if (this.#inPlace) this.#consumer.release()
+  }
+}
+
+function roundUp(lengthBytes: number): number {
+  return 2 ** Math.ceil(Math.log2(lengthBytes))
+}

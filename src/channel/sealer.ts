@@ -1,0 +1,98 @@
+/**
+ * @module channel/sealer
+ *
+ * The sealing end of one direction. What it seals is in private memory before and after: the ciphertext reaches
+ * shared memory by one copy (the sink's), so the cipher never reads or writes what another VM can change.
+ */
+
+import { aes256Key, gcmSeal, GCM_NONCE_BYTES, type Aes256Key } from "../lib/crypto.ts"
+import { DigestChain } from "./digest-chain.ts"
+import { nextKey } from "./keys.ts"
+import {
+  AAD_BYTES,
+  bindSequence,
+  HEAD_WORDS,
+  KIND,
+  RECORDS_PER_KEY,
+  tagBytesOf,
+  type Kind,
+  type RecordSink,
+} from "./record.ts"
+
+export class Sealer {
+  /** Covers every record sealed so far. */
+  readonly chain = new DigestChain()
+
+  readonly #sink: RecordSink
+  #keyBytes: Uint8Array
+  #key: Aes256Key
+  #sequence = 0
+  #plaintextBytes = 0
+  readonly #head = new Uint32Array(HEAD_WORDS)
+  readonly #tag = tagBytesOf(this.#head)
+  readonly #aad = new Uint8Array(AAD_BYTES)
+  readonly #aadView = new DataView(this.#aad.buffer)
+  readonly #aadWords = new Uint32Array(this.#aad.buffer)
+  readonly #nonce = new Uint8Array(GCM_NONCE_BYTES)
+  readonly #nonceView = new DataView(this.#nonce.buffer)
+
+  /** @param key 32 bytes, this direction's alone */
+  constructor(key: Uint8Array, sink: RecordSink) {
+    this.#keyBytes = key.slice()
+    this.#key = aes256Key(this.#keyBytes)
+    this.#sink = sink
+  }
+
+  /** The longest plaintext one record can hold. */
+  get maxPlaintextBytes(): number {
+    return this.#sink.maxPayloadBytes
+  }
+
+  /** Bytes of DATA sealed so far. */
+  get plaintextBytes(): number {
+    return this.#plaintextBytes
+  }
+
+  /** How much of `waitingBytes` the next record should take; 0 or less: no room now. */
+  room(waitingBytes: number): number {
+    return this.#sink.room(waitingBytes)
+  }
+
+  /**
+   * Seals `plaintext` as one record. False: no room now, and nothing happened. The other end sees it after
+   * {@link flush}.
+   *
+   * @throws RangeError for a plaintext longer than {@link maxPlaintextBytes}; MvmError `protocol` from a broken ring.
+   */
+  trySeal(kind: Kind, plaintext: Uint8Array): boolean {
+    if (plaintext.length > this.#sink.maxPayloadBytes) throw new RangeError("longer than a record")
+    if (!this.#sink.claim(plaintext.length)) return false
+    if (this.#sequence !== 0 && this.#sequence % RECORDS_PER_KEY === 0) this.#rekey()
+    const head = this.#head
+    head[0] = plaintext.length
+    head[1] = kind
+    this.#aadWords[0] = head[0]!
+    this.#aadWords[1] = head[1]!
+    bindSequence(this.#sequence, this.#aadView, this.#nonceView)
+    // Used up here: whatever happens below, no second record is sealed under this number.
+    this.#sequence++
+    const { ciphertext, tag } = gcmSeal(this.#key, this.#nonce, this.#aad, plaintext)
+    this.#tag.set(tag)
+    this.#sink.put(head, ciphertext)
+    this.chain.add(head)
+    if (kind === KIND.DATA) this.#plaintextBytes += plaintext.length
+    return true
+  }
+
+  /** Shows all sealed records to the other end. */
+  flush(): void {
+    this.#sink.publish()
+  }
+
+  #rekey(): void {
+    const next = nextKey(this.#keyBytes)
+    this.#keyBytes.fill(0)
+    this.#keyBytes = next
+    this.#key = aes256Key(next)
+  }
+}
