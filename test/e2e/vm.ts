@@ -24,6 +24,7 @@ export interface TestVm {
   qemu: QemuProcess
   events: QmpEvent[]
   arenaPath: string
+  uuid: string
   /** From the start of QEMU to the shell's first answer. */
   bootSeconds: number
   /** Ends everything that was started and removes its files. */
@@ -82,7 +83,7 @@ export async function startVm(change: Partial<QemuOptions> = {}): Promise<TestVm
     qmp.onEvent((event) => events.push(event))
     await shell.ready()
     const bootSeconds = (performance.now() - started) / 1000
-    return { console: shell, qmp, qemu, events, arenaPath, bootSeconds, stop }
+    return { console: shell, qmp, qemu, events, arenaPath, uuid: options.uuid, bootSeconds, stop }
   } catch (error) {
     await stop()
     throw error
