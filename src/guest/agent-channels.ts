@@ -198,7 +198,11 @@ export class AgentChannels {
       answererShare: share,
     })
     const acceptSignature = await this.#vtpm.sign(acceptMessage(transcript))
-    this.#client.link.send("ACCEPT", { channelId: fields.channelId, signature: acceptSignature }, granted.requestId)
+    this.#client.link.send(
+      "ACCEPT",
+      { channelId: fields.channelId, signature: acceptSignature },
+      granted.requestId,
+    )
     return {
       channelId: fields.channelId,
       key: toHex(fields.channelId),

@@ -90,11 +90,7 @@ export class ChannelEnd {
   }
 
   /** Wait for a channel. `onOffered` is called when the MVM knows that this end waits. */
-  static async offer(
-    agent: AgentClient,
-    request: OfferRequest,
-    onOffered?: () => void,
-  ): Promise<ChannelEnd> {
+  static async offer(agent: AgentClient, request: OfferRequest, onOffered?: () => void): Promise<ChannelEnd> {
     const pair = x25519Generate()
     agent.send("OFFER", { ...request, share: pair.publicKey })
     await agent.until(() => agent.offered)
@@ -148,7 +144,8 @@ export class ChannelEnd {
 
   /** Tell the other end why this one gives up. */
   abort(error: MvmError): void {
-    if (!this.agent.failure) this.agent.send("ABORT", { code: error.code, message: error.message.slice(0, 300) })
+    if (!this.agent.failure)
+      this.agent.send("ABORT", { code: error.code, message: error.message.slice(0, 300) })
     this.#mapping.unmap()
   }
 

@@ -156,7 +156,11 @@ export class CommandSession {
 
   #deliver(channel: AgentChannel): void {
     if (this.#ended) {
-      this.#host.toMvm("ABORT", { channelId: channel.channelId, code: "aborted", message: "the command ended" })
+      this.#host.toMvm("ABORT", {
+        channelId: channel.channelId,
+        code: "aborted",
+        message: "the command ended",
+      })
       return
     }
     this.channel = channel

@@ -6,9 +6,9 @@
  */
 
 import { readFileSync, statSync } from "node:fs"
-import { join } from "node:path"
 import { random } from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
+import { localPaths } from "../platform/local-paths.ts"
 import { connectUnix } from "../platform/unix-socket.ts"
 import { findIvshmem } from "../platform/ivshmem.ts"
 import {
@@ -67,15 +67,15 @@ export function vmEnvironment(socketPath: string): Environment {
     measurementSource: async () => kernelLog(),
     memory: () => {
       const device = findIvshmem()[0]
-      return device && { path: device.path, lengthBytes: device.lengthBytes, how: `resource2 of ${device.address}` }
+      return (
+        device && {
+          path: device.path,
+          lengthBytes: device.lengthBytes,
+          how: `resource2 of ${device.address}`,
+        }
+      )
     },
   }
-}
-
-/** Paths of a local endpoint's sockets under the MVM's state directory. */
-export function localPaths(stateDirectory: string, name: string): Record<"link" | "tpm" | "agent", string> {
-  const base = join(stateDirectory, "run", name)
-  return { link: join(base, "link.sock"), tpm: join(base, "tpm.sock"), agent: join(base, "agent.sock") }
 }
 
 /** A process group on the host, a member under the name it was created with. */

@@ -49,7 +49,7 @@ export class ProgramIdentifier {
 
   async #hash(fd: number): Promise<Uint8Array> {
     const hash = createHash("sha256")
-    for (let at = 0; ; ) {
+    for (let at = 0; ;) {
       const got = readSync(fd, this.#buffer, 0, BLOCK_BYTES, at)
       if (got === 0) return new Uint8Array(hash.digest())
       hash.update(this.#buffer.subarray(0, got))

@@ -86,7 +86,11 @@ export async function sendAll(
  *
  * @throws MvmError `sink` when `fd` takes no more, `digest_mismatch` when the ends disagree.
  */
-export async function receiveAll(end: ChannelEnd, fd: number, onProgress?: Progress): Promise<TransferSummary> {
+export async function receiveAll(
+  end: ChannelEnd,
+  fd: number,
+  onProgress?: Progress,
+): Promise<TransferSummary> {
   const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
   const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
   const sink = new Sink(fd, end)
@@ -116,7 +120,7 @@ async function sealHandshake(end: ChannelEnd): Promise<void> {
 }
 
 async function sealBlock(end: ChannelEnd, block: Uint8Array): Promise<void> {
-  for (let at = 0; at < block.length; ) {
+  for (let at = 0; at < block.length;) {
     const room = end.sealer.room(block.length - at)
     const take = Math.min(room, block.length - at, end.sealer.maxPlaintextBytes)
     if (take > 0 && end.sealer.trySeal(KIND.DATA, block.subarray(at, at + take))) {
@@ -221,7 +225,7 @@ class Sink {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       this.#set.wait(IDLE_POLL_MS)
       if (this.#set.revents(1) !== 0) {
         await turn()

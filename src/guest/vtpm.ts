@@ -72,7 +72,9 @@ export class GuestVtpm {
    */
   async quote(qualifyingData: Uint8Array): Promise<Quote> {
     for (let round = 0; round < QUOTE_TRIES; round += 1) {
-      const { attest, signature } = await this.#tpm.quote(KEY_HANDLES.attestation, qualifyingData, [...QUOTED_PCRS])
+      const { attest, signature } = await this.#tpm.quote(KEY_HANDLES.attestation, qualifyingData, [
+        ...QUOTED_PCRS,
+      ])
       const { pcrDigest } = parseQuote(attest)
       if (this.#pcrs.length > 0 && equalBytes(sha256(...this.#pcrs), pcrDigest)) {
         return { attest, signature, pcrs: this.#pcrs }

@@ -128,7 +128,9 @@ export class Broker {
     if (!member.session) throw new MvmError("protocol", "READY without a session")
     member.session.canMap = message.fields.canMap
     member.session.mapping = message.fields.mapping
-    const claimed = new Map(message.fields.channels.map((entry) => [toHex(entry.channelId), entry.transcript]))
+    const claimed = new Map(
+      message.fields.channels.map((entry) => [toHex(entry.channelId), entry.transcript]),
+    )
     const kept: Uint8Array[] = []
     for (const channel of this.#context.channels.of(member.record.uuid)) {
       const transcript = claimed.get(channel.key)
@@ -253,11 +255,15 @@ export class Broker {
 
   #request(member: Member, message: NamedMessage<"REQUEST">): void {
     const pending = this.#requests.get(toHex(message.fields.channelId))
-    if (!pending || pending.asker !== member) throw new MvmError("protocol", "REQUEST.channelId: unknown channel")
+    if (!pending || pending.asker !== member)
+      throw new MvmError("protocol", "REQUEST.channelId: unknown channel")
     pending.resolve(message)
   }
 
-  async #endOfDirection(member: Member, message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">): Promise<void> {
+  async #endOfDirection(
+    member: Member,
+    message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">,
+  ): Promise<void> {
     try {
       const { channel, end } = this.#channelOf(member, message.fields.channelId)
       await acceptEnd(this.#context, { channel, end, member, message })

@@ -14,7 +14,6 @@
  * (its link began a new epoch without naming the channel, or its VM is gone).
  */
 
-import type { Rule } from "./policy/policy.ts"
 import type { ArenaRegion } from "./arena.ts"
 
 export type ChannelState = "allocated" | "challenged" | "granted" | "open" | "closed"
@@ -56,7 +55,11 @@ export interface Channel {
   readonly region: ArenaRegion
   readonly ringBytes: number
   readonly laddress: Uint8Array
-  readonly rule: Rule
+  /** The rule that allowed it, as people and the audit know it */
+  readonly rule: string
+  /** The rule's limit, if it has one */
+  readonly maxSeconds: number | undefined
+  readonly askerProgram: { readonly path: string; readonly digest: string }
   state: ChannelState
   /** 32 bytes; empty until granted */
   transcript: Uint8Array

@@ -23,7 +23,9 @@ interface StoredChannel {
   lengthBytes: number
   ringBytes: number
   transcript: string
-  rule: Channel["rule"]
+  rule: string
+  maxSeconds: number | undefined
+  askerProgram: { path: string; digest: string }
   openedMs: number
 }
 
@@ -72,6 +74,8 @@ export class ChannelTable {
       ringBytes: channel.ringBytes,
       transcript: toHex(channel.transcript),
       rule: channel.rule,
+      maxSeconds: channel.maxSeconds,
+      askerProgram: channel.askerProgram,
       openedMs: channel.openedMs,
     }
     const path = this.#path(channel.key)
@@ -151,6 +155,8 @@ function revive(stored: StoredChannel): Channel {
     ringBytes: stored.ringBytes,
     laddress: new Uint8Array(16),
     rule: stored.rule,
+    maxSeconds: stored.maxSeconds,
+    askerProgram: stored.askerProgram,
     state: "open",
     transcript: fromHex(stored.transcript),
     openedMs: stored.openedMs,

@@ -28,7 +28,8 @@ export interface EndStatement {
 export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<void> {
   const { channel, end, member, message } = statement
   const { fields } = message
-  if (channel.state !== "open") throw new MvmError("protocol", `${message.name} on a channel that is not open`)
+  if (channel.state !== "open")
+    throw new MvmError("protocol", `${message.name} on a channel that is not open`)
   const direction = channel.directions[fields.direction]
   const speaker = message.name === "FIN" ? end : otherEnd(channel, end)
   if (!direction || fields.direction !== directionFrom(channel, speaker)) {

@@ -74,7 +74,12 @@ export class Hub {
     const entry: Entry = { member, stopped: false }
     this.#entries.set(record.uuid, entry)
     if (record.kind === "local") {
-      entry.listener = listenUnix(socketPath, 0o600, (socket) => this.#adopt(member, socket), LINK_BACKLOG_BYTES)
+      entry.listener = listenUnix(
+        socketPath,
+        0o600,
+        (socket) => this.#adopt(member, socket),
+        LINK_BACKLOG_BYTES,
+      )
     } else {
       void this.#keepConnected(entry, socketPath)
     }
@@ -210,7 +215,10 @@ export class Hub {
           this.#adopt(entry.member, socket)
         } catch (error) {
           if (asMvmError(error).code !== "unreachable") {
-            this.#log.warn("link_connect", { vm: entry.member.record.name, message: asMvmError(error).message })
+            this.#log.warn("link_connect", {
+              vm: entry.member.record.name,
+              message: asMvmError(error).message,
+            })
           }
         }
       }

@@ -203,7 +203,10 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
   )
   const { signature: acceptSignature } = accepted.fields
   if (!p256Verify(match.member.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
-    throw new MvmError("signature", `the acceptance of ${match.member.record.name} is not signed with its key`)
+    throw new MvmError(
+      "signature",
+      `the acceptance of ${match.member.record.name} is not signed with its key`,
+    )
   }
   stillThere(asker, askerSession)
   stillThere(match.member, answererSession)
@@ -270,7 +273,7 @@ function demandKind(constraints: Constraints, member: Member, session: Session):
 
 function checkChannelLimit(context: MvmContext, rule: Rule, constraints: Constraints): void {
   if (constraints.maxChannels === undefined) return
-  const count = context.channels.all().filter((channel) => channel.rule.label === rule.label).length
+  const count = context.channels.all().filter((channel) => channel.rule === rule.label).length
   if (count >= constraints.maxChannels) {
     throw new MvmError("denied", `rule ${rule.label} allows ${constraints.maxChannels} channels at once`)
   }
@@ -295,7 +298,9 @@ function allocate(
     region,
     ringBytes: context.ringBytes,
     laddress: random(16),
-    rule,
+    rule: rule.label,
+    maxSeconds: rule.maxSeconds,
+    askerProgram: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
     state: "allocated",
     transcript: new Uint8Array(0),
     openedMs: Date.now(),
@@ -336,4 +341,3 @@ function decisionEnd(
     program: { path: program.path, digest: program.digest },
   }
 }
-

@@ -42,6 +42,7 @@ export class LocalLink<S extends LocalSide> {
       const message: unknown = decodeMessage(LOCAL_MESSAGES, frame.payload, this.#peer)
       this.#onMessage(message as LocalMessage<Opposite<S>>)
     }
-    if (this.#reader.droppedBytes > 0) throw new MvmError("frame", "bytes that are no frame on the local socket")
+    if (this.#reader.droppedBytes > 0)
+      throw new MvmError("frame", "bytes that are no frame on the local socket")
   }
 }

@@ -94,7 +94,7 @@ export const MESSAGES = defineTable({
     id: 4,
     from: "guest",
     since: 1,
-    maxBytes: 32768,
+    maxBytes: 40960,
     fields: {
       canMap: bool,
       mapping: text(128),

@@ -1,0 +1,104 @@
+/**
+ * @module cli/command
+ *
+ * What a verb is: its words, options, examples and what it does. Help, completion and dispatch derive from it.
+ */
+
+import { MvmError } from "../lib/errors.ts"
+import { parseDuration, parseSize } from "../lib/units.ts"
+
+export interface OptionSpec {
+  /** As cac takes it: "--wait <time>" */
+  readonly flags: string
+  readonly description: string
+  readonly default?: string | number | boolean
+}
+
+export interface CommandSpec {
+  /** Words and arguments: "vm create <name>" */
+  readonly usage: string
+  readonly summary: string
+  readonly options?: readonly OptionSpec[]
+  /** Without the leading "mvm". */
+  readonly examples: readonly string[]
+  /** The exit status; undefined is 0. */
+  run(call: Call): Promise<number | void>
+}
+
+/** One invocation. */
+export class Call {
+  readonly args: readonly string[]
+  /** What follows "--". */
+  readonly rest: readonly string[]
+  readonly #options: Readonly<Record<string, unknown>>
+
+  constructor(args: readonly string[], options: Readonly<Record<string, unknown>>, rest: readonly string[]) {
+    this.args = args
+    this.#options = options
+    this.rest = rest
+  }
+
+  /** Argument `index`, which the usage line requires. */
+  arg(index: number): string {
+    const value = this.args[index]
+    if (value === undefined) throw new MvmError("usage", "an argument is missing")
+    return value
+  }
+
+  /** Whether the option stands there, with or without a value. */
+  given(name: string): boolean {
+    const value = this.#options[name]
+    return value !== undefined && value !== false
+  }
+
+  flag(name: string): boolean {
+    return this.#options[name] === true
+  }
+
+  text(name: string): string | undefined {
+    const value = this.#options[name]
+    if (value === undefined || value === null || value === false) return undefined
+    if (value === true) throw new MvmError("usage", `--${dashed(name)} needs a value`)
+    return String(Array.isArray(value) ? value.at(-1) : value)
+  }
+
+  texts(name: string): string[] {
+    const value = this.#options[name]
+    if (value === undefined) return []
+    return (Array.isArray(value) ? value : [value]).map(String)
+  }
+
+  oneOf<const V extends string>(name: string, values: readonly V[], fallback: V): V {
+    const text = this.text(name)
+    if (text === undefined) return fallback
+    const found = values.find((value) => value === text)
+    if (found !== undefined) return found
+    throw new MvmError("usage", `--${dashed(name)}: ${text} is none of ${values.join(", ")}`)
+  }
+
+  integer(name: string, fallback: number, range: { min: number; max: number }): number {
+    const text = this.text(name)
+    if (text === undefined) return fallback
+    const value = Number(text)
+    if (Number.isInteger(value) && value >= range.min && value <= range.max) return value
+    throw new MvmError(
+      "usage",
+      `--${dashed(name)}: ${text} is not a whole number from ${range.min} to ${range.max}`,
+    )
+  }
+
+  sizeBytes(name: string, fallback: number): number {
+    const text = this.text(name)
+    return text === undefined ? fallback : parseSize(text, `--${dashed(name)}`)
+  }
+
+  durationMs(name: string, fallback: number): number {
+    const value = this.#options[name]
+    if (value === undefined || typeof value === "boolean") return fallback
+    return parseDuration(String(value), `--${dashed(name)}`)
+  }
+}
+
+function dashed(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+}

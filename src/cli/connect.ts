@@ -1,0 +1,51 @@
+/**
+ * @module cli/connect
+ *
+ * Where the daemon of the host and the agent of a guest are, and one call to the former.
+ */
+
+import { join, resolve } from "node:path"
+import { localPaths } from "../platform/local-paths.ts"
+import { RpcClient, type Params } from "../platform/json-rpc.ts"
+import type { Call, OptionSpec } from "./command.ts"
+
+export const STATE_OPTION: OptionSpec = {
+  flags: "--state <dir>",
+  description: "the MVM's state directory (or MVM_STATE)",
+}
+
+export const JSON_OPTION: OptionSpec = { flags: "--json", description: "print JSON" }
+
+export const AGENT_OPTIONS: readonly OptionSpec[] = [
+  { flags: "--local <name>", description: "use the agent of this local endpoint on the host" },
+  STATE_OPTION,
+  { flags: "--socket <path>", description: "the agent's socket (or MVM_AGENT; default /run/mvm/agent.sock)" },
+]
+
+export function stateDirectory(call: Call): string {
+  return resolve(call.text("state") ?? process.env["MVM_STATE"] ?? "/var/lib/mvm")
+}
+
+/** The agent's socket for this invocation. */
+export function agentSocket(call: Call): string {
+  const named = call.text("socket")
+  if (named) return resolve(named)
+  const local = call.text("local")
+  if (local) return localPaths(stateDirectory(call), local).agent
+  return process.env["MVM_AGENT"] ?? "/run/mvm/agent.sock"
+}
+
+/** One request to the daemon. @throws MvmError `no_mvm`, or as the daemon said. */
+export async function ask<T>(
+  call: Call,
+  method: string,
+  params: Params = {},
+  progress?: (value: unknown) => void,
+): Promise<T> {
+  const client = await RpcClient.connect(join(stateDirectory(call), "control.sock"))
+  try {
+    return await client.call<T>(method, params, progress)
+  } finally {
+    client.close()
+  }
+}

@@ -1,0 +1,36 @@
+/** @module cli/guest/agent */
+
+import { Log, type Level } from "../../lib/log.ts"
+import { Agent } from "../../guest/agent.ts"
+import { localEnvironment, vmEnvironment } from "../../guest/environment.ts"
+import type { CommandSpec } from "../command.ts"
+import { AGENT_OPTIONS, agentSocket, stateDirectory } from "../connect.ts"
+
+const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
+
+export const guestAgent: CommandSpec = {
+  usage: "guest agent",
+  summary: "run the guest daemon of a VM, or of a local endpoint",
+  options: [
+    ...AGENT_OPTIONS,
+    { flags: "--log <level>", description: "debug, info, warn or error", default: "info" },
+    { flags: "--log-format <format>", description: "json or text", default: "text" },
+  ],
+  examples: ["guest agent", "guest agent --local backup"],
+  async run(call) {
+    const log = new Log({
+      level: call.oneOf("log", LEVELS, "info"),
+      format: call.oneOf("logFormat", ["json", "text"], "text"),
+    })
+    const { promise, resolve } = Promise.withResolvers<void>()
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve())
+    const local = call.text("local")
+    const environment = local
+      ? localEnvironment(stateDirectory(call), local)
+      : vmEnvironment(agentSocket(call))
+    // Root's commands alone may map the arena, which would show them every region.
+    const agent = await Agent.start({ environment, log, socketMode: 0o600 })
+    await promise
+    agent.stop()
+  },
+}

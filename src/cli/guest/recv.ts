@@ -1,0 +1,65 @@
+/** @module cli/guest/recv */
+
+import { ChannelEnd } from "../../guest/channel-end.ts"
+import { receiveAll } from "../../guest/pump.ts"
+import { MvmError } from "../../lib/errors.ts"
+import { setPipeSize } from "../../platform/posix.ts"
+import type { CommandSpec } from "../command.ts"
+import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
+import { note } from "../output.ts"
+import { DEFAULT_SERVICE, transfer } from "./transfer.ts"
+
+const PIPE_BYTES = 1 << 20
+const STDOUT = 1
+
+export const guestRecv: CommandSpec = {
+  usage: "guest recv [source]",
+  summary: "receive what another VM sends, on standard output",
+  options: [
+    { flags: "--service <name>", description: "as which service (default: default)" },
+    { flags: "--once", description: "one transfer, then end (this is the default)" },
+    { flags: "--keep", description: "go on with the next transfer; all end up in the same output" },
+    { flags: "--request", description: "ask the source for it (it waits with send --offer)" },
+    { flags: "--wait [time]", description: "with --request: wait for an offer (without a time: 1h)" },
+    { flags: "--digest <kind>", description: "with --request: chain, or sha256 to hash the content as well" },
+    { flags: "--quiet", description: "say nothing on success" },
+    { flags: "--json", description: "report the outcome as JSON on stderr" },
+    ...AGENT_OPTIONS,
+  ],
+  examples: [
+    "guest recv >dump.sql",
+    "guest recv web --service nightly | tar x",
+    "guest recv db --request >out",
+  ],
+  async run(call) {
+    const source = call.args[0]
+    const service = call.text("service") ?? DEFAULT_SERVICE
+    const digest = call.oneOf("digest", ["chain", "sha256"], "chain")
+    const waitMs = call.given("wait") ? call.durationMs("wait", 3_600_000) : 0
+    const request = call.flag("request")
+    if (request && source === undefined) {
+      throw new MvmError("usage", "--request needs a source", { hint: "mvm guest recv SOURCE --request" })
+    }
+    if (call.flag("keep") && call.flag("once"))
+      throw new MvmError("usage", "--keep and --once exclude each other")
+    setPipeSize(STDOUT, PIPE_BYTES)
+    do {
+      await transfer({
+        socket: agentSocket(call),
+        quiet: call.flag("quiet"),
+        json: call.flag("json"),
+        label: `from ${source ?? "anybody"}`,
+        totalBytes: undefined,
+        begin: async (agent) => {
+          if (request && source !== undefined) {
+            return ChannelEnd.open(agent, { target: source, service, role: "receive", digest, waitMs })
+          }
+          return ChannelEnd.offer(agent, { service, source, role: "receive" }, () => {
+            if (!call.flag("quiet")) note(`waiting for ${source ?? "anybody"}, service ${service}`)
+          })
+        },
+        run: (end, progress) => receiveAll(end, STDOUT, progress),
+      })
+    } while (call.flag("keep"))
+  },
+}

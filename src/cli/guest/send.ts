@@ -1,0 +1,83 @@
+/** @module cli/guest/send */
+
+import { closeSync, fstatSync, openSync } from "node:fs"
+import { ChannelEnd } from "../../guest/channel-end.ts"
+import { sendAll, type Source } from "../../guest/pump.ts"
+import { MvmError, errnoOf } from "../../lib/errors.ts"
+import { setPipeSize } from "../../platform/posix.ts"
+import type { CommandSpec } from "../command.ts"
+import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
+import { note } from "../output.ts"
+import { DEFAULT_SERVICE, transfer } from "./transfer.ts"
+
+const PIPE_BYTES = 1 << 20
+
+export const guestSend: CommandSpec = {
+  usage: "guest send <target> [file]",
+  summary: "send standard input, or a file, to another VM",
+  options: [
+    { flags: "--service <name>", description: "which service of the target (default: default)" },
+    { flags: "--wait [time]", description: "wait for a receiver (without a time: 1h; default: do not wait)" },
+    { flags: "--offer", description: "wait until a receiver requests it (recv --request) instead of asking" },
+    { flags: "--digest <kind>", description: "chain, or sha256 to hash the content as well" },
+    { flags: "--quiet", description: "say nothing on success" },
+    { flags: "--json", description: "report the outcome as JSON on stderr" },
+    ...AGENT_OPTIONS,
+  ],
+  examples: [
+    "guest send db <dump.sql",
+    "guest send db dump.sql --wait 5m",
+    "guest send backup --service nightly - <archive.tar",
+  ],
+  async run(call) {
+    const target = call.arg(0)
+    const path = call.args[1]
+    const service = call.text("service") ?? DEFAULT_SERVICE
+    const digest = call.oneOf("digest", ["chain", "sha256"], "chain")
+    const waitMs = call.given("wait") ? call.durationMs("wait", 3_600_000) : 0
+    const source = openSource(path)
+    try {
+      await transfer({
+        socket: agentSocket(call),
+        quiet: call.flag("quiet"),
+        json: call.flag("json"),
+        label: `to ${target}`,
+        totalBytes: source.totalBytes,
+        begin: async (agent) => {
+          if (call.flag("offer")) {
+            return ChannelEnd.offer(agent, { service, source: target, role: "send" }, () => {
+              if (!call.flag("quiet")) note(`offering service ${service} to ${target}`)
+            })
+          }
+          return ChannelEnd.open(agent, { target, service, role: "send", digest, waitMs })
+        },
+        run: (end, progress) => sendAll(end, source, progress),
+      })
+    } finally {
+      if (source.fd !== 0) closeSync(source.fd)
+    }
+  },
+}
+
+function openSource(path: string | undefined): Source & { totalBytes: number | undefined } {
+  const fd = path === undefined || path === "-" ? 0 : openFile(path)
+  try {
+    const stat = fstatSync(fd)
+    if (stat.isDirectory()) throw new MvmError("usage", `${path ?? "standard input"} is a directory`)
+    const regular = stat.isFile()
+    if (!regular) setPipeSize(fd, PIPE_BYTES)
+    return { fd, regular, totalBytes: regular ? stat.size : undefined }
+  } catch (error) {
+    if (fd !== 0) closeSync(fd)
+    if (errnoOf(error) === "EBADF") throw new MvmError("usage", "standard input is closed", { cause: error })
+    throw error
+  }
+}
+
+function openFile(path: string): number {
+  try {
+    return openSync(path, "r")
+  } catch (error) {
+    throw new MvmError("usage", `cannot read ${path}: ${errnoOf(error) ?? "failed"}`, { cause: error })
+  }
+}

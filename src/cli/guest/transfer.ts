@@ -1,0 +1,79 @@
+/**
+ * @module cli/guest/transfer
+ *
+ * What send and recv share: the outcome for people and for programs, and ending a channel that failed.
+ */
+
+import { AgentClient } from "../../guest/agent-client.ts"
+import type { ChannelEnd } from "../../guest/channel-end.ts"
+import type { TransferSummary } from "../../guest/pump.ts"
+import { toHex } from "../../lib/bytes.ts"
+import { asMvmError } from "../../lib/errors.ts"
+import { formatDuration, formatSize } from "../../lib/units.ts"
+import { ProgressLine, note } from "../output.ts"
+
+export const DEFAULT_SERVICE = "default"
+
+export interface TransferOptions {
+  readonly socket: string
+  readonly quiet: boolean
+  readonly json: boolean
+  readonly label: string
+  readonly totalBytes: number | undefined
+  /** Open or wait for the channel. */
+  begin(agent: AgentClient): Promise<ChannelEnd>
+  run(end: ChannelEnd, progress: (bytes: number) => void): Promise<TransferSummary>
+}
+
+/** One whole transfer, from the agent's socket to the agreed end. */
+export async function transfer(options: TransferOptions): Promise<void> {
+  const agent = await AgentClient.connect(options.socket)
+  let end: ChannelEnd | undefined
+  try {
+    end = await options.begin(agent)
+    const startedMs = performance.now()
+    const line = new ProgressLine(options.label, options.totalBytes, options.quiet)
+    const summary = await options.run(end, (bytes) => line.update(bytes))
+    line.end(summary.bytes)
+    end.close()
+    report(options, end, summary, performance.now() - startedMs)
+  } catch (error) {
+    end?.abort(asMvmError(error))
+    throw error
+  } finally {
+    agent.close()
+  }
+}
+
+function report(options: TransferOptions, end: ChannelEnd, summary: TransferSummary, tookMs: number): void {
+  const { decision, peer } = end
+  if (options.json) {
+    // stdout may be the data itself, so the facts go to stderr, one object on one line.
+    const facts = {
+      channel: toHex(decision.channelId),
+      peer: peer.name,
+      peerVerdict: peer.verdict,
+      peerMeasurement: peer.kind,
+      peerBoot: toHex(peer.bootId),
+      peerProgram: peer.program.path,
+      peerProgramDigest: toHex(peer.program.digest),
+      service: decision.service,
+      rule: decision.rule,
+      transport: decision.transport,
+      isolation: decision.isolation,
+      bytes: summary.bytes,
+      records: summary.records,
+      digest: toHex(summary.digest),
+      digestCovers: summary.content ? "records and content" : "records",
+      content: summary.content ? toHex(summary.content) : null,
+      milliseconds: Math.round(tookMs),
+    }
+    process.stderr.write(`${JSON.stringify(facts)}\n`)
+    return
+  }
+  if (options.quiet) return
+  note(
+    `${options.label}: ${formatSize(summary.bytes)} in ${formatDuration(tookMs)}, ` +
+      `${peer.name} is ${peer.verdict} (${peer.program.path}), digests agree`,
+  )
+}

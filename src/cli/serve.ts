@@ -1,0 +1,57 @@
+/** @module cli/serve */
+
+import { Log, type Level } from "../lib/log.ts"
+import { serve } from "../mvm/serve.ts"
+import type { CommandSpec } from "./command.ts"
+import { STATE_OPTION, stateDirectory } from "./connect.ts"
+
+const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
+
+/** Smaller than the second-level caches it passes through, larger than one bulk record. */
+export const DEFAULT_RING_BYTES = 512 * 1024
+const DEFAULT_ARENA_BYTES = 256 * 1024 * 1024
+const DEFAULT_LEASE_MS = 90_000
+
+export const serveCommand: CommandSpec = {
+  usage: "serve",
+  summary: "run the host daemon (the MVM)",
+  options: [
+    STATE_OPTION,
+    {
+      flags: "--state-key <file>",
+      description: "32 bytes that encrypt the state (default: made in the state)",
+    },
+    { flags: "--policy <file>", description: "the policy (default: policy.toml in the state directory)" },
+    { flags: "--arena <size>", description: "size of the shared memory, a power of two (default 256M)" },
+    { flags: "--arena-file <path>", description: "its file (default: one under /dev/shm)" },
+    { flags: "--ring <size>", description: "size of each of a channel's two rings (default 512K)" },
+    {
+      flags: "--lease <time>",
+      description: "how long a channel lives without a new measurement (default 90s)",
+    },
+    { flags: "--log <level>", description: "debug, info, warn or error", default: "info" },
+    { flags: "--log-format <format>", description: "json or text", default: "text" },
+  ],
+  examples: ["serve", "serve --state /srv/mvm --arena 1G --log-format json"],
+  async run(call) {
+    const log = new Log({
+      level: call.oneOf("log", LEVELS, "info"),
+      format: call.oneOf("logFormat", ["json", "text"], "text"),
+    })
+    const { promise, resolve } = Promise.withResolvers<void>()
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve())
+    const running = await serve({
+      state: stateDirectory(call),
+      stateKeyFile: call.text("stateKey"),
+      policyFile: call.text("policy"),
+      arenaBytes: call.sizeBytes("arena", DEFAULT_ARENA_BYTES),
+      arenaPath: call.text("arenaFile"),
+      ringBytes: call.sizeBytes("ring", DEFAULT_RING_BYTES),
+      leaseMs: call.durationMs("lease", DEFAULT_LEASE_MS),
+      log,
+    })
+    await promise
+    log.info("stopping")
+    await running.stop()
+  },
+}

@@ -1,0 +1,56 @@
+/**
+ * @module cli/vm/lifecycle
+ *
+ * start, stop and rm: one name each, and waiting where that is asked for.
+ */
+
+import type { CommandSpec } from "../command.ts"
+import { STATE_OPTION, ask } from "../connect.ts"
+import { note } from "../output.ts"
+
+export const vmStart: CommandSpec = {
+  usage: "vm start <name>",
+  summary: "start a VM",
+  options: [
+    STATE_OPTION,
+    { flags: "--wait [time]", description: "wait until its agent is linked (default up to 2m)" },
+  ],
+  examples: ["vm start web", "vm start web --wait", "vm start web --wait 30s"],
+  async run(call) {
+    await ask(call, "vm.start", { name: call.arg(0) })
+    if (call.given("wait")) {
+      const timeoutMs = call.durationMs("wait", 120_000)
+      await ask(call, "vm.wait", { name: call.arg(0), timeoutMs }, (value) => note(String(value)))
+    }
+  },
+}
+
+export const vmWait: CommandSpec = {
+  usage: "vm wait <name>",
+  summary: "wait until a VM's agent is linked",
+  options: [STATE_OPTION, { flags: "--timeout <time>", description: "at most this long (default 2m)" }],
+  examples: ["vm wait web --timeout 30s"],
+  async run(call) {
+    await ask(call, "vm.wait", { name: call.arg(0), timeoutMs: call.durationMs("timeout", 120_000) })
+  },
+}
+
+export const vmStop: CommandSpec = {
+  usage: "vm stop <name>",
+  summary: "shut a VM down",
+  options: [STATE_OPTION, { flags: "--force", description: "at once, without asking the guest" }],
+  examples: ["vm stop web", "vm stop web --force"],
+  async run(call) {
+    await ask(call, "vm.stop", { name: call.arg(0), force: call.flag("force") })
+  },
+}
+
+export const vmRemove: CommandSpec = {
+  usage: "vm rm <name>",
+  summary: "remove a stopped VM and its vTPM for good",
+  options: [STATE_OPTION],
+  examples: ["vm rm web"],
+  async run(call) {
+    await ask(call, "vm.rm", { name: call.arg(0) })
+  },
+}

@@ -1,0 +1,209 @@
+/**
+ * @module mvm/serve
+ *
+ * The host daemon, put together: state, arena, members, broker, watch, control socket. Stopping it stops none of
+ * its VMs and none of their channels: the next start finds both.
+ */
+
+import { existsSync } from "node:fs"
+import { join } from "node:path"
+import { sha256 } from "../lib/crypto.ts"
+import { encodeFields } from "../lib/encoding.ts"
+import { MvmError } from "../lib/errors.ts"
+import type { Log } from "../lib/log.ts"
+import { hashFile } from "../platform/launch-digest.ts"
+import { serveRpc } from "../platform/json-rpc.ts"
+import { greatestRingBytes, isRingBytes, regionBytes } from "../ring/layout.ts"
+import { Arena } from "./arena.ts"
+import { AuditCommitter } from "./audit-committer.ts"
+import { openAudit } from "./audit.ts"
+import { Broker } from "./broker.ts"
+import { ChannelTable } from "./channels.ts"
+import type { MvmContext } from "./context.ts"
+import { controlHandlers } from "./control.ts"
+import { Hub } from "./hub.ts"
+import { OfferBoard } from "./offers.ts"
+import { PolicyFile } from "./policy/policy-file.ts"
+import { openRegistry, type VmRecord } from "./registry.ts"
+import { openStateDir, type StateDir } from "./state-dir.ts"
+import { Verifier } from "./verifier.ts"
+import { VmManager } from "./vms.ts"
+import { Watch } from "./watch.ts"
+
+export interface ServeOptions {
+  readonly state: string
+  readonly stateKeyFile?: string | undefined
+  readonly policyFile?: string | undefined
+  readonly arenaBytes: number
+  readonly arenaPath?: string | undefined
+  readonly ringBytes: number
+  readonly leaseMs: number
+  readonly log: Log
+}
+
+/** The parts that control handlers work on. */
+export interface Mvm {
+  readonly context: MvmContext
+  readonly stateDir: StateDir
+  readonly vms: VmManager
+  readonly broker: Broker
+  readonly watch: Watch
+  readonly startedMs: number
+  verifierOf(record: VmRecord): Verifier
+}
+
+export interface RunningMvm {
+  readonly controlSocket: string
+  stop(): Promise<void>
+}
+
+export function controlSocketOf(state: string): string {
+  return join(state, "control.sock")
+}
+
+/** @throws MvmError `already_running`, `state`, `state_key`, `config`, `io`: nothing runs then. */
+export async function serve(options: ServeOptions): Promise<RunningMvm> {
+  const { log } = options
+  checkRing(options)
+  const stateDir = await openStateDir(options.state, { stateKeyFile: options.stateKeyFile })
+  const undo: (() => void)[] = [() => stateDir.close()]
+  try {
+    const registry = openRegistry(stateDir)
+    undo.push(() => registry.close())
+    const audit = new AuditCommitter(openAudit(stateDir, registry), log)
+    const policy = new PolicyFile(options.policyFile ?? join(options.state, "policy.toml"))
+    undo.push(() => policy.close())
+    const arena = Arena.open(options.arenaPath ?? defaultArenaPath(stateDir), options.arenaBytes)
+    undo.push(() => arena.close())
+    const channels = new ChannelTable(arena, join(stateDir.path, "channels"), log)
+    const kept = channels.restore()
+    const measurement = await ownMeasurement()
+    const verifiers = new Map<string, Verifier>()
+    const hub: Hub = new Hub(stateDir.identity, measurement, log, {
+      onEpoch: (member) => broker.onEpoch(member),
+      onMessage: (member, message) => broker.onMessage(member, message),
+      onDisconnect: (member) => broker.onDisconnect(member),
+      onBoot: async (member) => {
+        broker.releaseAll(member.record, `the agent of ${member.record.name} started anew`)
+        verifierOf(member.record).expectBoot(await vms.bootLocal(member.record))
+      },
+    })
+    undo.push(() => hub.close())
+    const context: MvmContext = {
+      registry,
+      audit,
+      policy,
+      arena,
+      channels,
+      offers: new OfferBoard(),
+      hub,
+      identity: stateDir.identity,
+      measurement,
+      ringBytes: options.ringBytes,
+      leaseMs: options.leaseMs,
+      log,
+    }
+    const broker = new Broker(context)
+    const watch = new Watch(context, broker)
+    undo.push(() => watch.stop())
+    const verifierOf = (record: VmRecord): Verifier => {
+      let verifier = verifiers.get(record.uuid)
+      if (!verifier) {
+        verifier = new Verifier(record, registry, (error) => {
+          const member = hub.byUuid(record.uuid)
+          if (member) watch.distrusted(member, error)
+        })
+        verifiers.set(record.uuid, verifier)
+      }
+      return verifier
+    }
+    const attach = (record: VmRecord): void => {
+      hub.attach(record, vms.paths(record).link, verifierOf(record))
+    }
+    const vms: VmManager = new VmManager({
+      stateDir,
+      registry,
+      audit,
+      arena,
+      log,
+      handlers: {
+        onCreated: (record) => {
+          if (record.kind === "local") attach(record)
+        },
+        onStarted: (record, resetCount) => {
+          verifierOf(record).expectBoot(resetCount)
+          attach(record)
+        },
+        onStopped: (record, reason) => {
+          broker.releaseAll(record, `${record.name} ended: ${reason}`)
+          // A local endpoint's link stays open for its next agent.
+          if (record.kind !== "local") hub.detach(record.uuid)
+        },
+        onRemoved: (record) => {
+          hub.detach(record.uuid)
+          verifiers.delete(record.uuid)
+        },
+      },
+    })
+    undo.push(() => vms.close())
+    vms.adopt()
+    policy.watch(() => {
+      const { current } = policy
+      log.info("policy", { broken: "error" in current ? String(current.error.message) : false })
+      watch.policyChanged()
+    })
+    const mvm: Mvm = { context, stateDir, vms, broker, watch, startedMs: Date.now(), verifierOf }
+    const controlSocket = controlSocketOf(stateDir.path)
+    const control = serveRpc(controlSocket, controlHandlers(mvm))
+    undo.push(() => control.close())
+    await audit.commit("mvm_start", { measurement: measurement.toHex(), pid: process.pid, channels: kept })
+    log.info("serving", {
+      state: stateDir.path,
+      arena: arena.path,
+      vms: registry.listVms().length,
+      channels: kept,
+    })
+    return {
+      controlSocket,
+      stop: async () => {
+        await audit.commit("mvm_stop", { pid: process.pid })
+        runAll(undo)
+      },
+    }
+  } catch (error) {
+    runAll(undo)
+    throw error
+  }
+}
+
+function runAll(undo: (() => void)[]): void {
+  for (const step of undo.splice(0).reverse()) step()
+}
+
+function checkRing(options: ServeOptions): void {
+  if (isRingBytes(options.ringBytes) && regionBytes(options.ringBytes) <= options.arenaBytes) return
+  throw new MvmError(
+    "usage",
+    `ring size ${options.ringBytes} does not fit an arena of ${options.arenaBytes}`,
+    {
+      hint: `a power of two; the greatest that fits is ${greatestRingBytes(options.arenaBytes)}`,
+    },
+  )
+}
+
+/** One arena for each state directory, where only this user's processes find it. */
+function defaultArenaPath(stateDir: StateDir): string {
+  const tag = sha256(encodeFields("mvm arena path", [stateDir.path]))
+    .toHex()
+    .slice(0, 16)
+  return `/dev/shm/mvm-${tag}`
+}
+
+/** SHA-256 over the digests of the programs the MVM itself runs: its own executable, QEMU and swtpm. */
+async function ownMeasurement(): Promise<Uint8Array> {
+  const names = ["qemu-system-x86_64", "qemu-system-aarch64", "swtpm"]
+  const found = names.map((name) => Bun.which(name)).filter((path) => path !== null)
+  const paths = [process.execPath, ...found].filter((path) => existsSync(path))
+  const digests = await Promise.all(paths.map(async (path) => `${path} ${await hashFile(path)}`))
+  return sha256(encodeFields("mvm measurement v1", digests))
+}

@@ -1,0 +1,209 @@
+/**
+ * @module mvm/verifier
+ *
+ * The MVM's opinion of one VM: the running copy of its measurement log, the clock of its vTPM, and the verdict.
+ * A verdict of untrusted stays until a boot the MVM saw or the operator's approval.
+ */
+
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import { Appraiser, type Appraisal, type Check, type ReferenceValues } from "../tcb/measurement/appraise.ts"
+import type { ClockReading } from "../tcb/measurement/clock.ts"
+import { evidenceQualifyingData } from "../tcb/measurement/qualifying-data.ts"
+import { verifyQuote, type VerifiedQuote } from "../tcb/measurement/quote.ts"
+import { MeasurementLog, type SeenMeasurement } from "../tcb/measurement/replay.ts"
+import type { Quote } from "../wire/messages.ts"
+import { uuidBytes, type Session } from "./member.ts"
+import type { VmRecord } from "./registry.ts"
+
+export interface Evidence {
+  readonly purpose: "request" | "answer" | "periodic"
+  readonly nonce: Uint8Array
+  readonly binding: Uint8Array
+  readonly quote: Quote
+}
+
+declare const appraised: unique symbol
+
+/** Evidence that verified and a VM that is trusted: the only way to a decision. */
+export interface AppraisedEvidence {
+  readonly [appraised]: true
+  readonly verdict: "trusted"
+  readonly kind: "kernel" | "agent"
+}
+
+/** The state of the verdict, for people. */
+export interface Opinion {
+  readonly verdict: "trusted" | "untrusted" | "no_reference" | "unknown"
+  readonly code: string | undefined
+  readonly message: string | undefined
+  readonly checks: readonly Check[]
+  readonly entries: number
+  readonly sinceMs: number
+}
+
+export interface VerifierParts {
+  /** The values this VM is held against now. */
+  reference(record: VmRecord, kind: "kernel" | "agent"): ReferenceValues
+  /** The VM turned untrusted: its channels end. */
+  onUntrusted(error: MvmError): void
+  /** A quote verified: what must never go backwards. */
+  onClock(clock: ClockReading): void
+}
+
+export class Verifier {
+  readonly #record: VmRecord
+  readonly #parts: VerifierParts
+  #log = new MeasurementLog()
+  #appraiser: Appraiser | undefined
+  #quote: VerifiedQuote | undefined
+  /** The resetCount of the boot the MVM started; a quote must show exactly this. */
+  #expectedReset: number | undefined
+  #clock: ClockReading | undefined
+  #sticky: MvmError | undefined
+  #appraisal: Appraisal | undefined
+  #sinceMs = Date.now()
+  #kind: "kernel" | "agent" = "kernel"
+
+  constructor(record: VmRecord, parts: VerifierParts) {
+    this.#record = record
+    this.#parts = parts
+  }
+
+  /** Where the log should continue, bytes. */
+  get nextOffset(): number {
+    return this.#log.nextOffset
+  }
+
+  /** What the running boot was found to contain, first seen first. */
+  get seen(): SeenMeasurement[] {
+    return [...this.#log.seen]
+  }
+
+  /** The last verified quote of this boot. */
+  get quote(): VerifiedQuote | undefined {
+    return this.#quote
+  }
+
+  get opinion(): Opinion {
+    const untrusted = this.#sticky
+    const verdict = untrusted ? "untrusted" : (this.#appraisal?.verdict ?? "unknown")
+    return {
+      verdict,
+      code: untrusted?.code,
+      message: untrusted?.message,
+      checks: this.#appraisal?.checks ?? [],
+      entries: this.#log.entryCount,
+      sinceMs: this.#sinceMs,
+    }
+  }
+
+  /** The MVM started the VM (or saw it running from before its own restart): a new log, a new chance. */
+  expectBoot(resetCount: number): void {
+    this.#expectedReset = resetCount
+    this.#log = new MeasurementLog()
+    this.#appraiser = undefined
+    this.#appraisal = undefined
+    this.#quote = undefined
+    this.#clock = undefined
+    this.#sticky = undefined
+    this.#sinceMs = Date.now()
+  }
+
+  /** A new life of the link: what no quote has proven is asked for again. */
+  beginEpoch(session: Session): void {
+    this.#kind = session.kind
+    this.#log.dropPending()
+  }
+
+  /** A piece of the log. Trust: any bytes. @throws MvmError `evidence_log_offset` and alike. */
+  addLog(offset: number, entries: Uint8Array): void {
+    this.#log.add(entries, offset)
+  }
+
+  /** The reference values changed: judge what was seen once more. An approval can end a distrust so. */
+  reconsider(): void {
+    if (!this.#quote) return
+    this.#sticky = undefined
+    this.#appraiser = this.#freshAppraiser()
+    this.#judge(this.#appraiser.restart(this.#quote, this.seen))
+  }
+
+  /**
+   * Steps 5 and 6 of the method for a VM: the quote, the log behind it, and the reference values.
+   *
+   * Trust: everything in `evidence.quote` is the VM's.
+   *
+   * @throws MvmError `evidence_*` for evidence that does not hold, `untrusted` with the exact file or PCR, or
+   *   `no_reference`. A failure stays in force until the next boot or an approval.
+   */
+  appraise(session: Session, evidence: Evidence): AppraisedEvidence {
+    if (this.#sticky) throw this.#sticky
+    let appraisal: Appraisal
+    try {
+      const quote = this.#verify(session, evidence)
+      const entries = this.#log.match(quote.pcrs[10] as Uint8Array)
+      this.#quote = quote
+      this.#appraiser ??= this.#freshAppraiser()
+      appraisal = this.#appraiser.appraise(quote, entries)
+    } catch (error) {
+      throw this.#distrust(asMvmError(error, "evidence_malformed"))
+    }
+    this.#judge(appraisal)
+    if (this.#sticky) throw this.#sticky
+    if (appraisal.verdict !== "trusted") throw this.#noReference()
+    return { verdict: "trusted", kind: session.kind } as AppraisedEvidence
+  }
+
+  #verify(session: Session, evidence: Evidence): VerifiedQuote {
+    const first = this.#clock === undefined
+    const quote = verifyQuote(evidence.quote, {
+      attestationKey: this.#record.keys.attestation,
+      qualifyingData: evidenceQualifyingData({
+        purpose: evidence.purpose,
+        nonce: evidence.nonce,
+        vmUuid: uuidBytes(this.#record.uuid),
+        epoch: session.epoch,
+        binding: evidence.binding,
+      }),
+      lastClock: this.#clock,
+      resetSeen: first && this.#expectedReset !== undefined ? { resetCount: this.#expectedReset } : false,
+    })
+    this.#clock = quote.clock
+    if (first) this.#parts.onClock(quote.clock)
+    return quote
+  }
+
+  #judge(appraisal: Appraisal): void {
+    this.#appraisal = appraisal
+    if (appraisal.verdict !== "untrusted") return
+    const failed = appraisal.checks.find((check) => !check.ok)
+    this.#distrust(
+      new MvmError("untrusted", `${this.#record.name}: ${failed?.message ?? "its software is not trusted"}`, {
+        hint: `operator: mvm measure explain ${this.#record.name}`,
+      }),
+    )
+  }
+
+  #distrust(error: MvmError): MvmError {
+    const named = error.message.startsWith(`${this.#record.name}:`)
+      ? error
+      : new MvmError(error.code, `${this.#record.name}: ${error.message}`, { cause: error, hint: error.hint })
+    // A malformed or misplaced log is broken evidence, not yet proof of other software: the next one may hold.
+    if (error.code !== "evidence_log_offset" && error.code !== "evidence_nonce") {
+      this.#sticky = named
+      this.#sinceMs = Date.now()
+      this.#parts.onUntrusted(named)
+    }
+    return named
+  }
+
+  #noReference(): MvmError {
+    return new MvmError("no_reference", `${this.#record.name}: there are no reference values for it`, {
+      hint: `operator: mvm measure learn ${this.#record.name}`,
+    })
+  }
+
+  #freshAppraiser(): Appraiser {
+    return new Appraiser(this.#parts.reference(this.#record, this.#kind))
+  }
+}

@@ -1,0 +1,311 @@
+/**
+ * @module mvm/vms
+ *
+ * The life of every member: created with a vTPM of its own, started, watched, stopped, removed. A member is in
+ * one of three states (stopped, starting or stopping, running); one change at a time.
+ */
+
+import { rmSync } from "node:fs"
+import { resolve } from "node:path"
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import type { Log } from "../lib/log.ts"
+import { isRunning } from "../platform/process.ts"
+import { requireFiles } from "../platform/qemu.ts"
+import { Qmp, type QmpEvent } from "../platform/qmp.ts"
+import { isName } from "../wire/schema.ts"
+import type { VmConfig, VmRecord } from "./registry.ts"
+import {
+  clearRunState,
+  endProcesses,
+  firstExit,
+  loadRunState,
+  vmPaths,
+  type RunState,
+  type VmPaths,
+} from "./vm-process.ts"
+import { copyFirmwareVars, qemuOptions, startLocal, startQemu, type StartParts } from "./vm-start.ts"
+import { provisionVtpm } from "./vtpm/provision.ts"
+
+export interface VmHandlers {
+  onCreated(record: VmRecord): void
+  /** The member's processes run: keep a link to it. */
+  onStarted(record: VmRecord, resetCount: number): void
+  /** Its processes are gone. */
+  onStopped(record: VmRecord, reason: string): void
+  onRemoved(record: VmRecord): void
+}
+
+export interface VmManagerParts extends StartParts {
+  readonly log: Log
+  readonly handlers: VmHandlers
+}
+
+/** Names that mean something else in policies and commands. */
+const RESERVED_NAMES = new Set(["default", "any", "all"])
+
+/** How long a guest has for an orderly shutdown. */
+const SHUTDOWN_GRACE_MS = 15_000
+
+export interface CreateOptions {
+  readonly name: string
+  readonly kind: VmRecord["kind"]
+  readonly config: VmConfig
+  readonly tags: readonly string[]
+}
+
+export class VmManager {
+  readonly #parts: VmManagerParts
+  readonly #running = new Map<string, RunState>()
+  readonly #changing = new Set<string>()
+  readonly #monitors = new Map<string, Qmp>()
+  /** VMs that end because they were told to. */
+  readonly #stopping = new Set<string>()
+  #closed = false
+
+  constructor(parts: VmManagerParts) {
+    this.#parts = parts
+  }
+
+  paths(record: VmRecord): VmPaths {
+    return vmPaths(this.#parts.stateDir.path, record.uuid, record.name)
+  }
+
+  isRunning(uuid: string): boolean {
+    return this.#running.has(uuid)
+  }
+
+  runState(uuid: string): RunState | undefined {
+    return this.#running.get(uuid)
+  }
+
+  /** @throws MvmError `not_found`. */
+  require(name: string): VmRecord {
+    const record = this.#parts.registry.getVm(name)
+    if (record) return record
+    throw new MvmError("not_found", `there is no VM ${name}`, { hint: "mvm vm list shows them" })
+  }
+
+  /** Makes a VM and its vTPM. Nothing is left behind when it fails. */
+  async create(options: CreateOptions): Promise<VmRecord> {
+    const { registry, stateDir, audit } = this.#parts
+    const { name } = options
+    if (!isName(name) || RESERVED_NAMES.has(name)) {
+      throw new MvmError("usage", `${name} cannot name a VM`, {
+        hint: "use letters, digits, . _ -, at most 64, beginning with a letter or digit",
+      })
+    }
+    if (registry.getVm(name)) {
+      throw new MvmError("exists", `there is already a VM ${name}`, { hint: `mvm vm rm ${name} removes it` })
+    }
+    const uuid = crypto.randomUUID()
+    const paths = vmPaths(stateDir.path, uuid, name)
+    const config = absolutePaths(options.config)
+    // A VM that could never start is not made.
+    if (options.kind === "qemu") requireFiles(qemuOptions(this.#parts, { name, uuid, config }, paths))
+    return this.#changed(uuid, async () => {
+      try {
+        const provisioned = await provisionVtpm({
+          stateDir: paths.vtpmState,
+          runDir: paths.run,
+          stateKey: stateDir.vmStateKey(uuid),
+          mvmPublicKey: stateDir.identity.publicKey,
+        })
+        if (config.firmware === "ovmf") copyFirmwareVars(paths)
+        const record: VmRecord = {
+          uuid,
+          name,
+          kind: options.kind,
+          config,
+          ...provisioned,
+          tags: [...options.tags],
+          createdMs: Date.now(),
+        }
+        registry.insertVm(record)
+        await audit.commit("vm_create", { vm: name, uuid, vmKind: options.kind })
+        this.#parts.handlers.onCreated(record)
+        return record
+      } catch (error) {
+        if (!registry.getVm(uuid)) {
+          rmSync(paths.run, { recursive: true, force: true })
+          rmSync(resolve(paths.vtpmState, ".."), { recursive: true, force: true })
+        }
+        throw error
+      }
+    })
+  }
+
+  /** Starts a QEMU VM, or makes a local endpoint ready for its agent. */
+  async start(record: VmRecord): Promise<void> {
+    if (this.#running.has(record.uuid)) {
+      throw new MvmError("vm_state", `${record.name} is already running`)
+    }
+    await this.#changed(record.uuid, () => this.#start(record))
+  }
+
+  /** @param force end QEMU at once instead of asking the guest to shut down */
+  async stop(record: VmRecord, force: boolean): Promise<void> {
+    const state = this.#running.get(record.uuid)
+    if (!state) throw new MvmError("vm_state", `${record.name} is not running`)
+    await this.#changed(record.uuid, async () => {
+      this.#stopping.add(record.uuid)
+      const monitor = this.#monitors.get(record.uuid)
+      if (!force && state.qemu && monitor) {
+        await monitor.execute("system_powerdown").catch(() => undefined)
+        const deadline = Date.now() + SHUTDOWN_GRACE_MS
+        while (isRunning(state.qemu) && Date.now() < deadline) await Bun.sleep(100)
+      }
+      await endProcesses(state)
+      this.#over(record, state, "stopped by the operator")
+    })
+    await this.#parts.audit.commit("vm_stop", { vm: record.name })
+  }
+
+  /** Removes a stopped VM with its vTPM. Its UUID is never used again. */
+  async remove(record: VmRecord): Promise<void> {
+    if (this.#running.has(record.uuid)) {
+      throw new MvmError("vm_state", `${record.name} is running`, { hint: `mvm vm stop ${record.name}` })
+    }
+    await this.#changed(record.uuid, async () => {
+      const paths = this.paths(record)
+      this.#parts.registry.removeVm(record.uuid)
+      this.#parts.handlers.onRemoved(record)
+      rmSync(paths.run, { recursive: true, force: true })
+      rmSync(resolve(paths.vtpmState, ".."), { recursive: true, force: true })
+      for (const file of [paths.consoleLog, paths.qemuLog]) rmSync(file, { force: true })
+      await this.#parts.audit.commit("vm_remove", { vm: record.name, uuid: record.uuid })
+    })
+  }
+
+  /** Finds the processes that an earlier life of the MVM started. */
+  adopt(): void {
+    for (const record of this.#parts.registry.listVms()) {
+      this.#parts.handlers.onCreated(record)
+      const paths = this.paths(record)
+      const state = loadRunState(paths)
+      if (!state) continue
+      const whole = isRunning(state.vtpm) && (!state.qemu || isRunning(state.qemu))
+      if (whole) {
+        this.#watch(record, state)
+        this.#parts.handlers.onStarted(record, state.resetCount)
+        continue
+      }
+      void endProcesses(state)
+      clearRunState(paths)
+    }
+  }
+
+  /** A local endpoint's agent starts: its vTPM starts anew with it. */
+  async bootLocal(record: VmRecord): Promise<number> {
+    return this.#changed(record.uuid, async () => {
+      const old = this.#running.get(record.uuid)
+      if (old) {
+        this.#stopping.add(record.uuid)
+        await endProcesses(old)
+        this.#running.delete(record.uuid)
+      }
+      const state = await startLocal(this.#parts, record)
+      this.#watch(record, state)
+      return state.resetCount
+    })
+  }
+
+  /** Stop watching; the processes go on. */
+  close(): void {
+    this.#closed = true
+    for (const monitor of this.#monitors.values()) monitor.close()
+  }
+
+  async #start(record: VmRecord): Promise<void> {
+    const state =
+      record.kind === "local" ? await startLocal(this.#parts, record) : await startQemu(this.#parts, record)
+    this.#watch(record, state)
+    this.#parts.handlers.onStarted(record, state.resetCount)
+  }
+
+  #watch(record: VmRecord, state: RunState): void {
+    this.#running.set(record.uuid, state)
+    this.#stopping.delete(record.uuid)
+    let guestReset = false
+    if (state.qemu) {
+      void this.#monitor(record, (event) => {
+        const reason = event.data["reason"]
+        if (event.name === "SHUTDOWN" && reason === "guest-reset") guestReset = true
+        if (event.name === "RESET") this.#unexpectedReset(record)
+      })
+    }
+    void firstExit(state).then(async (first) => {
+      if (this.#closed || this.#running.get(record.uuid) !== state) return
+      if (this.#stopping.has(record.uuid)) return
+      await endProcesses(state)
+      const reason = first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended"
+      this.#over(record, state, reason)
+      await this.#parts.audit.commit("vm_exit", { vm: record.name, reason })
+      // Without its vTPM a VM can prove nothing; after a reboot of the guest it needs a new TPM boot.
+      if (first === "vtpm" || guestReset) await this.#restart(record, reason)
+    })
+  }
+
+  async #restart(record: VmRecord, reason: string): Promise<void> {
+    // A local endpoint's vTPM starts again with its agent.
+    if (record.kind === "local" || this.#closed) return
+    this.#parts.log.warn("vm_restart", { vm: record.name, reason })
+    try {
+      await this.start(record)
+    } catch (error) {
+      this.#parts.log.error("vm_restart_failed", { vm: record.name, message: asMvmError(error).message })
+    }
+  }
+
+  /** With -no-reboot QEMU never resets a running guest by itself; one that does is not believed. */
+  #unexpectedReset(record: VmRecord): void {
+    const state = this.#running.get(record.uuid)
+    if (!state || Date.now() - state.startedMs < 2000) return
+    this.#parts.log.error("vm_reset", {
+      vm: record.name,
+      message: "reset outside a start: the VM is stopped",
+    })
+    void endProcesses(state)
+  }
+
+  async #monitor(record: VmRecord, onEvent: (event: QmpEvent) => void): Promise<void> {
+    try {
+      const monitor = await Qmp.connect(this.paths(record).qmp, { timeoutMs: 10_000 })
+      this.#monitors.set(record.uuid, monitor)
+      monitor.onEvent(onEvent)
+      await monitor.closed
+      if (this.#monitors.get(record.uuid) === monitor) this.#monitors.delete(record.uuid)
+    } catch (error) {
+      this.#parts.log.warn("monitor", { vm: record.name, message: asMvmError(error).message })
+    }
+  }
+
+  #over(record: VmRecord, state: RunState, reason: string): void {
+    if (this.#running.get(record.uuid) !== state) return
+    this.#running.delete(record.uuid)
+    clearRunState(this.paths(record))
+    this.#parts.handlers.onStopped(record, reason)
+  }
+
+  async #changed<T>(uuid: string, work: () => Promise<T>): Promise<T> {
+    if (this.#changing.has(uuid)) {
+      throw new MvmError("vm_state", "another change of this VM is under way", { hint: "try again" })
+    }
+    this.#changing.add(uuid)
+    try {
+      return await work()
+    } finally {
+      this.#changing.delete(uuid)
+    }
+  }
+}
+
+function absolutePaths(config: VmConfig): VmConfig {
+  const absolute = (path: string | undefined): string | undefined =>
+    path === undefined ? path : resolve(path)
+  return {
+    ...config,
+    kernel: absolute(config.kernel),
+    initrd: absolute(config.initrd),
+    disk: absolute(config.disk),
+  }
+}

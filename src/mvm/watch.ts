@@ -1,0 +1,159 @@
+/**
+ * @module mvm/watch
+ *
+ * While channels run: every member is measured again on its period, leases are renewed only on a good result,
+ * and a bad one revokes. A change of the policy is held against every open channel at once.
+ */
+
+import { random } from "../lib/crypto.ts"
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import { NO_BINDING } from "../tcb/binding.ts"
+import type { Broker } from "./broker.ts"
+import { endOf, otherEnd, type Channel } from "./channel.ts"
+import type { MvmContext } from "./context.ts"
+import type { Member, Session } from "./member.ts"
+import { decide } from "./policy/decide.ts"
+
+const MEASURE_TIMEOUT_MS = 10_000
+const TICK_MS = 250
+
+export class Watch {
+  readonly #context: MvmContext
+  readonly #broker: Broker
+  readonly #due = new Map<string, number>()
+  readonly #busy = new Set<string>()
+  readonly #timer: ReturnType<typeof setInterval>
+
+  constructor(context: MvmContext, broker: Broker) {
+    this.#context = context
+    this.#broker = broker
+    this.#timer = setInterval(() => this.#tick(), TICK_MS)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  /** Measure `member` now, whatever its period. @throws MvmError the verdict, if it is not trusted. */
+  async measure(member: Member): Promise<void> {
+    const { session } = member
+    if (!session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
+    this.#due.set(member.record.uuid, Date.now() + member.record.config.remeasureSeconds * 1000)
+    const nonce = random(32)
+    const { fields } = await member.link.request(
+      "MEASURE",
+      { nonce, logOffset: member.verifier.nextOffset },
+      "MEASURED",
+      { timeoutMs: MEASURE_TIMEOUT_MS },
+    )
+    const evidence = { purpose: "periodic", nonce, binding: NO_BINDING, quote: fields.quote } as const
+    try {
+      member.verifier.appraise(session, evidence)
+    } catch (error) {
+      this.#distrust(member, asMvmError(error))
+      throw error
+    }
+    this.#renew(member, session)
+  }
+
+  /** A verdict found at a request counts for running channels too. */
+  distrusted(member: Member, error: MvmError): void {
+    this.#distrust(member, error)
+  }
+
+  /** The policy changed: a channel that no rule allows any more is over. */
+  policyChanged(): void {
+    for (const channel of this.#context.channels.all()) {
+      if (channel.state !== "open" || this.#stillAllowed(channel)) continue
+      this.#revoke(channel, "the policy no longer allows this channel", "policy changed")
+    }
+  }
+
+  #tick(): void {
+    const now = Date.now()
+    for (const member of this.#context.hub.members()) {
+      const { uuid } = member.record
+      if (!member.session || this.#busy.has(uuid)) continue
+      // A member without channels is measured when it asks for one.
+      if (!this.#context.channels.of(uuid).some((channel) => channel.state === "open")) continue
+      if ((this.#due.get(uuid) ?? this.#firstDue(member, now)) > now) continue
+      this.#busy.add(uuid)
+      this.measure(member)
+        .catch((error: unknown) => {
+          this.#context.log.warn("measure", { vm: member.record.name, message: asMvmError(error).message })
+        })
+        .finally(() => this.#busy.delete(uuid))
+    }
+    this.#limitTime(now)
+  }
+
+  /** The first channel was opened on a measurement of its own, so the period starts there. */
+  #firstDue(member: Member, now: number): number {
+    const due = now + member.record.config.remeasureSeconds * 1000
+    this.#due.set(member.record.uuid, due)
+    return due
+  }
+
+  /** Both ends get a new lease, as long as the other end's last good measurement is young enough for one. */
+  #renew(member: Member, session: Session): void {
+    if (member.session !== session) return
+    const { leaseMs } = this.#context
+    const now = Date.now()
+    for (const channel of this.#context.channels.of(member.record.uuid)) {
+      if (channel.state !== "open") continue
+      const end = endOf(channel, member.record.uuid)
+      if (!end) continue
+      end.measuredMs = now
+      const other = otherEnd(channel, end)
+      if (now - other.measuredMs > leaseMs) continue
+      for (const uuid of [end.uuid, other.uuid]) {
+        const holder = this.#context.hub.byUuid(uuid)
+        if (holder?.session) holder.link.send("LEASE", { leaseMs, channels: [channel.id] })
+      }
+    }
+  }
+
+  #distrust(member: Member, error: MvmError): void {
+    if (error.status !== 4) return
+    void this.#context.audit.commit("untrusted", {
+      vm: member.record.name,
+      code: error.code,
+      message: error.message,
+    })
+    for (const channel of this.#context.channels.of(member.record.uuid)) {
+      if (channel.state !== "open") continue
+      this.#revoke(channel, `the software of ${member.record.name} is no longer trusted`, error.message)
+    }
+  }
+
+  #revoke(channel: Channel, told: string, reason: string): void {
+    this.#broker.end(channel, "revoked", told)
+    this.#context.log.warn("revoked", { channel: channel.key, reason })
+    void this.#context.audit.commit("revoke", {
+      channel: channel.key,
+      asker: channel.asker.name,
+      answerer: channel.answerer.name,
+      service: channel.service,
+      reason,
+    })
+  }
+
+  #stillAllowed(channel: Channel): boolean {
+    const tagsOf = (uuid: string): readonly string[] => this.#context.registry.getVm(uuid)?.tags ?? []
+    const decision = decide(this.#context.policy.current, {
+      service: channel.service,
+      from: { name: channel.asker.name, tags: tagsOf(channel.asker.uuid) },
+      to: { name: channel.answerer.name, tags: tagsOf(channel.answerer.uuid) },
+      program: channel.askerProgram,
+    })
+    return decision.action === "allow"
+  }
+
+  #limitTime(now: number): void {
+    for (const channel of this.#context.channels.all()) {
+      const limit = channel.maxSeconds
+      if (channel.state !== "open" || limit === undefined || now - channel.openedMs < limit * 1000) continue
+      this.#revoke(channel, `the rule allows ${limit} seconds`, "max_seconds")
+    }
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * @module platform/json-rpc
+ *
+ * Requests and answers as JSON lines on a unix socket: the operator's commands to the daemon. Either end may be
+ * trusted with the other's words (the socket is the daemon's user's alone), so there is no schema layer; sizes
+ * are bounded all the same.
+ *
+ * A request is `{id, method, params}`; an answer `{id, result}` or `{id, error: {code, message, hint}}`; before
+ * its answer a request may get any number of `{id, progress}`.
+ */
+
+import { MvmError, asMvmError, isErrorCode } from "../lib/errors.ts"
+import { peerCredentials } from "./posix.ts"
+import { connectUnix, listenUnix, type ByteSocket, type UnixListener } from "./unix-socket.ts"
+
+const MAX_LINE_BYTES = 64 * 1024 * 1024
+
+export type Params = Readonly<Record<string, unknown>>
+
+/** Handles one request; `progress` may be called meanwhile; `gone` fires when the caller hangs up. */
+export type Handler = (
+  params: Params,
+  call: { progress(value: unknown): void; gone: AbortSignal },
+) => Promise<unknown> | unknown
+
+/** Serve `handlers` at `path`, mode 0600, for root and this process's own user. */
+export function serveRpc(path: string, handlers: ReadonlyMap<string, Handler>): UnixListener {
+  return listenUnix(
+    path,
+    0o600,
+    (socket) => {
+      const { uid } = peerCredentials(socket.fd)
+      if (uid !== 0 && uid !== process.geteuid?.()) return socket.close()
+      const gone = new AbortController()
+      const lines = new LineReader((line) => void answer(socket, handlers, line, gone.signal))
+      socket.handlers = {
+        onData: (chunk) => {
+          if (!lines.push(chunk)) socket.close()
+        },
+        onClose: () => gone.abort(),
+      }
+    },
+    MAX_LINE_BYTES,
+  )
+}
+
+async function answer(
+  socket: ByteSocket,
+  handlers: ReadonlyMap<string, Handler>,
+  line: string,
+  gone: AbortSignal,
+): Promise<void> {
+  let id: unknown = null
+  try {
+    const request = JSON.parse(line) as { id?: unknown; method?: unknown; params?: unknown }
+    id = request.id
+    const handler = handlers.get(String(request.method))
+    if (!handler) throw new MvmError("usage", `this mvm serve does not know ${String(request.method)}`)
+    const params = (request.params ?? {}) as Params
+    const result = await handler(params, { progress: (progress) => sendLine(socket, { id, progress }), gone })
+    sendLine(socket, { id, result: result ?? null })
+  } catch (error) {
+    const { code, message, hint } = asMvmError(error)
+    sendLine(socket, { id, error: { code, message, hint } })
+  }
+}
+
+/** A connection to a daemon. */
+export class RpcClient {
+  readonly #socket: ByteSocket
+  readonly #pending = new Map<
+    number,
+    { resolve(value: unknown): void; reject(error: MvmError): void; progress: (value: unknown) => void }
+  >()
+  #nextId = 1
+
+  private constructor(socket: ByteSocket) {
+    this.#socket = socket
+    const lines = new LineReader((line) => this.#handle(line))
+    socket.handlers = {
+      onData: (chunk) => {
+        if (!lines.push(chunk)) socket.close()
+      },
+      onClose: () => {
+        const error = new MvmError("no_mvm", "the MVM went away")
+        for (const { reject } of this.#pending.values()) reject(error)
+        this.#pending.clear()
+      },
+    }
+  }
+
+  /** @throws MvmError `no_mvm` when nothing listens at `path`. */
+  static async connect(path: string): Promise<RpcClient> {
+    try {
+      return new RpcClient(await connectUnix(path, undefined, MAX_LINE_BYTES))
+    } catch (error) {
+      throw new MvmError("no_mvm", `no MVM answers at ${path}`, {
+        cause: error,
+        hint: "start it with mvm serve, or name its directory with --state",
+      })
+    }
+  }
+
+  /** @throws MvmError as the daemon said. */
+  call<T>(method: string, params: Params = {}, progress: (value: unknown) => void = () => {}): Promise<T> {
+    const id = this.#nextId++
+    return new Promise<T>((resolve, reject) => {
+      this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject, progress })
+      sendLine(this.#socket, { id, method, params })
+    })
+  }
+
+  close(): void {
+    this.#socket.close()
+  }
+
+  #handle(line: string): void {
+    const message = JSON.parse(line) as {
+      id: number
+      result?: unknown
+      progress?: unknown
+      error?: { code: string; message: string; hint?: string }
+    }
+    const pending = this.#pending.get(message.id)
+    if (!pending) return
+    if (message.progress !== undefined) return pending.progress(message.progress)
+    this.#pending.delete(message.id)
+    if (!message.error) return pending.resolve(message.result)
+    const { code, message: text, hint } = message.error
+    pending.reject(new MvmError(isErrorCode(code) ? code : "internal", text, { hint }))
+  }
+}
+
+function sendLine(socket: ByteSocket, value: unknown): void {
+  socket.write(Buffer.from(`${JSON.stringify(value)}\n`))
+}
+
+class LineReader {
+  readonly #onLine: (line: string) => void
+  #parts: Buffer[] = []
+  #bytes = 0
+
+  constructor(onLine: (line: string) => void) {
+    this.#onLine = onLine
+  }
+
+  /** False when a line grew over the bound. */
+  push(chunk: Uint8Array): boolean {
+    let rest = Buffer.from(chunk)
+    for (;;) {
+      const end = rest.indexOf(10)
+      if (end < 0) break
+      const line = Buffer.concat([...this.#parts, rest.subarray(0, end)]).toString("utf8")
+      this.#parts = []
+      this.#bytes = 0
+      rest = rest.subarray(end + 1)
+      if (line.trim() !== "") this.#onLine(line)
+    }
+    this.#bytes += rest.length
+    if (rest.length > 0) this.#parts.push(rest)
+    return this.#bytes <= MAX_LINE_BYTES
+  }
+}
