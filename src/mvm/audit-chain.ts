@@ -17,7 +17,7 @@ import { P256_SIGNATURE_BYTES, p256Verify, SHA256_BYTES, sha256 } from "../lib/c
 import { encodeFields } from "../lib/encoding.ts"
 import { MvmError } from "../lib/errors.ts"
 
-export const GENESIS = new Uint8Array(SHA256_BYTES)
+export const GENESIS: Uint8Array = new Uint8Array(SHA256_BYTES)
 const MAX_BODY_BYTES = 65_536
 
 export type AuditValue =
