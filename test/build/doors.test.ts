@@ -126,7 +126,7 @@ describe("the built executable", () => {
     ["NODE_PATH", { NODE_PATH: join(folder, "node_modules") }],
     ["NODE_REPL_EXTERNAL_MODULE", { NODE_REPL_EXTERNAL_MODULE: preload }],
     ["XDG_CONFIG_HOME", { XDG_CONFIG_HOME: join(folder, ".config") }],
-    ["an environment string that starts with NUL's neighbour", { "=UN_OPTIONS": `--preload ${preload}` }],
+    ["a name that begins with an equals sign", { "=UN_OPTIONS": `--preload ${preload}` }],
     ["BUN_JSC_functionOverrides", { BUN_JSC_functionOverrides: "/nonexistent" }],
     ["JSC_functionOverrides", { JSC_functionOverrides: "/nonexistent" }],
     ["BUN_JSC_dumpOptions", { BUN_JSC_dumpOptions: "3" }],

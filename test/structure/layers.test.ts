@@ -40,10 +40,10 @@ function text(path: string): string {
 /** Files a source file names in imports and worker URLs, relative to src. */
 function imports(file: string): string[] {
   const found = text(join(source, file)).matchAll(
-    /^\s*(?:import|export|\}\s*from)\b[^"']*["'](\.[^"']+)["']|\b(?:import|URL|Worker)\(\s*["'](\.[^"']+)["']/gm,
+    /(?:\bfrom\s+|\bimport\s+|\b(?:import|URL|Worker)\(\s*)["'](\.{1,2}\/[^"']+)["']/g,
   )
   const here = dirname(join(source, file))
-  return [...found].map((match) => relative(source, resolve(here, (match[1] ?? match[2])!)))
+  return [...found].map((match) => relative(source, resolve(here, match[1]!)))
 }
 
 const graph = new Map(files.map((file) => [file, imports(file)]))
