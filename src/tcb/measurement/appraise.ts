@@ -1,0 +1,268 @@
+/**
+ * @module tcb/measurement/appraise
+ *
+ * From verified evidence to a verdict: every check with what was expected and what was seen, the first failing one
+ * on top. Work is proportional to the entries that are new; a boot's appraiser lives as long as the boot and the
+ * table do. That untrusted stays untrusted until a reset or an approval is the caller's rule, and holds here as far
+ * as a boot goes: a failed entry is never forgotten.
+ *
+ * @spec RFC 9334 §8.1 (appraisal of evidence); Linux Documentation/ABI/testing/ima_policy
+ */
+
+import { toHex } from "../../lib/bytes.ts"
+import { sha256 } from "../../lib/crypto.ts"
+import { compileGlobs, type PathMatcher } from "./glob.ts"
+import { BOOT_AGGREGATE_PCRS, type VerifiedQuote } from "./quote.ts"
+import {
+  BOOT_AGGREGATE,
+  isAllowed,
+  type Measured,
+  type MeasurementKind,
+  type ReferenceTable,
+} from "./reference-table.ts"
+
+/** Failed entries kept in full; the rest is counted. */
+const MAX_FAILED_ENTRIES = 500
+
+const NO_AGGREGATE = "no boot_aggregate"
+
+export type Verdict = "trusted" | "untrusted" | "no_reference"
+
+export interface Check {
+  readonly name: "kind" | "boot_aggregate" | "pcr" | "required" | "file" | "violation" | "files"
+  readonly ok: boolean
+  /** A failed `error` makes the verdict untrusted; a failed `warning` is shown. */
+  readonly severity: "error" | "warning"
+  /** The path, "pcr 4", or what else was judged. */
+  readonly subject: string
+  readonly expected: string
+  readonly seen: string
+  /** One line that stands alone. */
+  readonly message: string
+  /** The command that allows what was seen, where one can. */
+  readonly approve?: string
+}
+
+export interface Appraisal {
+  readonly verdict: Verdict
+  /** Failed errors first, in the order of the log; then failed warnings; then what held. */
+  readonly checks: readonly Check[]
+  /** Failed entries beyond those in `checks`. */
+  readonly moreFailed: number
+}
+
+export interface AppraisalSubject {
+  /** Name of the VM, for the messages. */
+  readonly vm: string
+  /** Who kept the log. */
+  readonly kind: MeasurementKind
+}
+
+export class Appraiser {
+  readonly #table: ReferenceTable | undefined
+  readonly #subject: AppraisalSubject
+  readonly #excluded: PathMatcher
+  readonly #failed = new Map<string, Check>()
+  readonly #missing: Set<string>
+  #moreFailed = 0
+  #fatal = false
+  #entries = 0
+  #aggregate: string | undefined
+
+  /** With no table the verdict is always `no_reference`. */
+  constructor(table: ReferenceTable | undefined, subject: AppraisalSubject) {
+    this.#table = table
+    this.#subject = subject
+    this.#excluded = compileGlobs(table?.exclude ?? [])
+    this.#missing = new Set(table?.required ?? [])
+  }
+
+  /** Takes newly matched entries of the log, or after a change of the table all that was seen, in log order. */
+  add(measured: Iterable<Measured>): void {
+    for (const entry of measured) this.#addOne(entry)
+  }
+
+  /** The verdict on all that was added, with the PCRs of `quote`. */
+  appraise(quote: VerifiedQuote): Appraisal {
+    const table = this.#table
+    if (table === undefined) return noReference(this.#subject.vm)
+    const checks = [
+      this.#kindCheck(table),
+      this.#aggregateCheck(quote),
+      ...[...table.pcrs].map(([index, allowed]) => this.#pcrCheck(index, allowed, quote)),
+      ...[...table.required].map((path) => this.#requiredCheck(path)),
+      ...this.#failed.values(),
+      this.#filesCheck(),
+    ]
+    const rank = (check: Check): number => (check.ok ? 2 : check.severity === "warning" ? 1 : 0)
+    checks.sort((a, b) => rank(a) - rank(b))
+    const trusted = !this.#fatal && checks.every((check) => check.ok || check.severity === "warning")
+    return { verdict: trusted ? "trusted" : "untrusted", checks, moreFailed: this.#moreFailed }
+  }
+
+  #addOne(entry: Measured): void {
+    const table = this.#table
+    if (table === undefined) return
+    const first = this.#entries === 0
+    this.#entries += entry.count ?? 1
+    if (entry.path === BOOT_AGGREGATE && !entry.violation) {
+      if (first && (entry.count ?? 1) === 1)
+        this.#aggregate = `${entry.fileDigest.algorithm}:${entry.fileDigest.hex}`
+      else this.#fail(secondAggregate(entry))
+      return
+    }
+    if (entry.violation) return this.#fail(violationCheck(entry, table))
+    if (isAllowed(table, entry)) {
+      this.#missing.delete(entry.path)
+      return
+    }
+    if (this.#excluded(entry.path) && !table.required.has(entry.path)) return
+    this.#fail(fileCheck(entry, table, this.#subject.vm))
+  }
+
+  #fail(check: Check): void {
+    if (check.severity === "error") this.#fatal = true
+    const key = `${check.name} ${check.seen} ${check.subject}`
+    if (this.#failed.has(key)) return
+    if (this.#failed.size < MAX_FAILED_ENTRIES) this.#failed.set(key, check)
+    else this.#moreFailed += 1
+  }
+
+  #kindCheck(table: ReferenceTable): Check {
+    const { kind } = this.#subject
+    const ok = kind === table.measurementKind
+    const message = ok
+      ? `log kept by the ${kind}`
+      : `log kept by the ${kind}, the reference table is for the ${table.measurementKind}'s`
+    return error({
+      name: "kind",
+      ok,
+      subject: "measurement",
+      expected: table.measurementKind,
+      seen: kind,
+      message,
+    })
+  }
+
+  #aggregateCheck(quote: VerifiedQuote): Check {
+    const expected = `sha256:${toHex(sha256(...BOOT_AGGREGATE_PCRS.map((index) => quote.pcrs[index]!)))}`
+    const seen = this.#aggregate ?? NO_AGGREGATE
+    const ok = seen === expected
+    const message = ok
+      ? "boot_aggregate is the digest of pcrs 0-9"
+      : this.#aggregate === undefined
+        ? "the log does not begin with boot_aggregate: measurement was off or began late"
+        : "boot_aggregate is not the digest of pcrs 0-9: they were extended after the kernel started"
+    return error({ name: "boot_aggregate", ok, subject: BOOT_AGGREGATE, expected, seen, message })
+  }
+
+  #pcrCheck(index: number, allowed: ReadonlySet<string>, quote: VerifiedQuote): Check {
+    const value = quote.pcrs[index]
+    const seen = value === undefined ? "not quoted" : toHex(value)
+    const ok = allowed.has(seen)
+    const subject = `pcr ${index}`
+    const expected = [...allowed].join(" or ")
+    const message = ok ? `${subject} holds an allowed value` : `${subject} is ${seen}, ${expected} expected`
+    const check = error({ name: "pcr", ok, subject, expected, seen, message })
+    return ok || value === undefined
+      ? check
+      : { ...check, approve: approveCommand(this.#subject.vm, `pcr:${index}`, seen) }
+  }
+
+  #requiredCheck(path: string): Check {
+    const ok = !this.#missing.has(path)
+    const message = ok
+      ? `${path} was measured`
+      : `${path} was not measured with an allowed digest, and it must be`
+    const expected = [...(this.#table?.files.get(path) ?? [])].join(" or ") || "an allowed digest"
+    return error({
+      name: "required",
+      ok,
+      subject: path,
+      expected,
+      seen: ok ? "measured" : "nothing allowed",
+      message,
+    })
+  }
+
+  #filesCheck(): Check {
+    const failed = this.#failed.size + this.#moreFailed
+    const seen = `${this.#entries} entries, ${failed} not allowed`
+    const message = failed === 0 ? `all ${this.#entries} entries are allowed` : seen
+    // What failed is listed entry by entry; this line counts.
+    return {
+      name: "files",
+      ok: failed === 0,
+      severity: "warning",
+      subject: "log",
+      expected: "entries of the table",
+      seen,
+      message,
+    }
+  }
+}
+
+function fileCheck(entry: Measured, table: ReferenceTable, vm: string): Check {
+  const { path, fileDigest } = entry
+  const { algorithm, hex } = fileDigest
+  const allowed = [...(table.files.get(path) ?? [])].map((digest) => `sha256:${digest}`)
+  const seen = `${algorithm}:${hex}`
+  const expected = allowed.join(" or ") || "not in the table"
+  const message =
+    allowed.length === 0
+      ? `${path} is not in the reference table (${seen})`
+      : `${path} has digest ${seen}, ${expected} expected`
+  const check = error({ name: "file", ok: false, subject: path, expected, seen, message })
+  return algorithm === "sha256" ? { ...check, approve: approveCommand(vm, path, hex) } : check
+}
+
+function violationCheck({ path }: Measured, table: ReferenceTable): Check {
+  const check = error({
+    name: "violation",
+    ok: false,
+    subject: path,
+    expected: "no change while in use",
+    seen: "violation",
+    message: `${path} was open for writing while it was measured, so what ran is not known`,
+  })
+  return table.violations === "deny" ? check : { ...check, severity: "warning" }
+}
+
+function secondAggregate(entry: Measured): Check {
+  return error({
+    name: "boot_aggregate",
+    ok: false,
+    subject: BOOT_AGGREGATE,
+    expected: "once, as the first entry",
+    seen: `again as ${entry.fileDigest.hex}`,
+    message: "boot_aggregate is in the log other than first: a kernel was started without a reset",
+  })
+}
+
+function noReference(vm: string): Appraisal {
+  const message = `no reference table for ${vm}`
+  const approve = `mvm measure learn ${shellWord(vm)}`
+  const check = error({
+    name: "files",
+    ok: false,
+    subject: vm,
+    expected: "a reference table",
+    seen: "none",
+    message,
+  })
+  return { verdict: "no_reference", checks: [{ ...check, approve }], moreFailed: 0 }
+}
+
+/** The command that allows `hex` for `subject` (a path, or `pcr:N`). */
+export function approveCommand(vm: string, subject: string, hex: string): string {
+  return `mvm measure approve ${shellWord(vm)} ${shellWord(subject)} --digest ${hex}`
+}
+
+/** A word as a POSIX shell takes it unchanged. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) && !text.startsWith("-") ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}
+
+function error(check: Omit<Check, "severity" | "approve">): Check {
+  return { ...check, severity: "error" }
+}

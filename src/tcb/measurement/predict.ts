@@ -1,0 +1,59 @@
+/**
+ * @module tcb/measurement/predict
+ *
+ * What PCRs 4 and 9 will hold when OVMF starts a kernel given with `-kernel`, `-initrd` and `-append`, from the
+ * files the manager starts. SeaBIOS measures none of the three; there the manager's own digests are all there is.
+ *
+ * @spec EDK2 OvmfPkg QemuBootOrder/TryRunningQemuKernel, DxeTpm2MeasureBootLib, Tcg2Dxe;
+ *   Linux drivers/firmware/efi/libstub/efi-stub-helper.c (command line and initrd into PCR 9)
+ */
+
+import { utf8 } from "../../lib/bytes.ts"
+import { sha256 } from "../../lib/crypto.ts"
+import { authenticodeSha256 } from "./authenticode.ts"
+import { qemuKernelImage, type QemuLoad } from "./qemu-kernel.ts"
+
+/** TCG event strings and values. @spec PC Client Firmware Profile §10.4 */
+const CALLING_EFI_APPLICATION = "Calling EFI Application from Boot Option"
+const SEPARATOR = new Uint8Array(4)
+
+/** What OVMF puts behind the command line when there is an initrd. */
+const INITRD_ARGUMENT = " initrd=initrd"
+
+export interface BootFiles extends Omit<QemuLoad, "initrdBytes"> {
+  /** A PE image: a bzImage with EFI stub. */
+  readonly kernel: Uint8Array
+  /** None: PCR 9 has the command line alone. */
+  readonly initrd: Uint8Array | undefined
+  readonly commandLine: string
+}
+
+/**
+ * Predicted sha256 PCRs by index, 32 bytes each. PCR 4 has two values, since QEMU may hand out the kernel with its
+ * setup header filled in (first) or as it is; PCR 9 has one.
+ *
+ * @throws MvmError `config` when the kernel is no PE image.
+ */
+export function predictOvmfPcrs(boot: BootFiles): Map<number, Uint8Array[]> {
+  const { kernel, initrd, commandLine } = boot
+  const patched = qemuKernelImage(kernel, { ...boot, initrdBytes: initrd?.length ?? 0 })
+  const images = patched === undefined ? [kernel] : [patched, kernel]
+  const pcr4 = images.map((image) =>
+    extendAll([authenticodeSha256(image), sha256(utf8(CALLING_EFI_APPLICATION)), sha256(SEPARATOR)]),
+  )
+  const loadOptions = initrd === undefined ? commandLine : commandLine + INITRD_ARGUMENT
+  const pcr9 = [sha256(utf16le(`${loadOptions}\0`))]
+  if (initrd !== undefined) pcr9.push(sha256(initrd))
+  return new Map([
+    [4, pcr4],
+    [9, [extendAll(pcr9)]],
+  ])
+}
+
+function extendAll(digests: readonly Uint8Array[]): Uint8Array {
+  return digests.reduce<Uint8Array>((pcr, digest) => sha256(pcr, digest), new Uint8Array(32))
+}
+
+function utf16le(text: string): Uint8Array {
+  return new Uint8Array(Buffer.from(text, "utf16le"))
+}
