@@ -51,41 +51,45 @@ export interface Appraisal {
   readonly moreFailed: number
 }
 
-export interface AppraisalSubject {
+/** What a VM is held against, and who it is. */
+export interface ReferenceValues {
+  /** None: nothing is trusted. */
+  readonly table: ReferenceTable | undefined
   /** Name of the VM, for the messages. */
   readonly vm: string
-  /** Who kept the log. */
+  /** Who keeps the log of this VM. */
   readonly kind: MeasurementKind
 }
 
 export class Appraiser {
   readonly #table: ReferenceTable | undefined
-  readonly #subject: AppraisalSubject
+  readonly #vm: string
+  readonly #kind: MeasurementKind
   readonly #excluded: PathMatcher
   readonly #failed = new Map<string, Check>()
-  readonly #missing: Set<string>
+  #missing: Set<string>
   #moreFailed = 0
   #fatal = false
   #entries = 0
   #aggregate: string | undefined
 
   /** With no table the verdict is always `no_reference`. */
-  constructor(table: ReferenceTable | undefined, subject: AppraisalSubject) {
+  constructor({ table, vm, kind }: ReferenceValues) {
     this.#table = table
-    this.#subject = subject
+    this.#vm = vm
+    this.#kind = kind
     this.#excluded = compileGlobs(table?.exclude ?? [])
     this.#missing = new Set(table?.required ?? [])
   }
 
-  /** Takes newly matched entries of the log, or after a change of the table all that was seen, in log order. */
-  add(measured: Iterable<Measured>): void {
-    for (const entry of measured) this.#addOne(entry)
-  }
-
-  /** The verdict on all that was added, with the PCRs of `quote`. */
-  appraise(quote: VerifiedQuote): Appraisal {
+  /**
+   * The verdict on everything given so far and `measured`, the newly matched entries in log order, with the PCRs of
+   * `quote`.
+   */
+  appraise(quote: VerifiedQuote, measured: Iterable<Measured> = []): Appraisal {
+    for (const entry of measured) this.#add(entry)
     const table = this.#table
-    if (table === undefined) return noReference(this.#subject.vm)
+    if (table === undefined) return noReference(this.#vm)
     const checks = [
       this.#kindCheck(table),
       this.#aggregateCheck(quote),
@@ -100,24 +104,39 @@ export class Appraiser {
     return { verdict: trusted ? "trusted" : "untrusted", checks, moreFailed: this.#moreFailed }
   }
 
-  #addOne(entry: Measured): void {
+  /** Forgets what was given and starts from `measured`: all that was seen in this boot, first seen first. */
+  restart(quote: VerifiedQuote, measured: Iterable<Measured>): Appraisal {
+    this.#failed.clear()
+    this.#missing = new Set(this.#table?.required ?? [])
+    this.#moreFailed = 0
+    this.#fatal = false
+    this.#entries = 0
+    this.#aggregate = undefined
+    return this.appraise(quote, measured)
+  }
+
+  #add(entry: Measured): void {
     const table = this.#table
     if (table === undefined) return
     const first = this.#entries === 0
     this.#entries += entry.count ?? 1
-    if (entry.path === BOOT_AGGREGATE && !entry.violation) {
-      if (first && (entry.count ?? 1) === 1)
-        this.#aggregate = `${entry.fileDigest.algorithm}:${entry.fileDigest.hex}`
-      else this.#fail(secondAggregate(entry))
-      return
-    }
+    if (entry.path === BOOT_AGGREGATE && !entry.violation) return this.#addAggregate(entry, first)
     if (entry.violation) return this.#fail(violationCheck(entry, table))
     if (isAllowed(table, entry)) {
       this.#missing.delete(entry.path)
       return
     }
     if (this.#excluded(entry.path) && !table.required.has(entry.path)) return
-    this.#fail(fileCheck(entry, table, this.#subject.vm))
+    this.#fail(fileCheck(entry, table, this.#vm))
+  }
+
+  /** A table that names boot_aggregate itself pins PCRs 0-9 all at once. */
+  #addAggregate(entry: Measured, first: boolean): void {
+    if (!first || (entry.count ?? 1) !== 1) return this.#fail(secondAggregate(entry))
+    this.#aggregate = `${entry.fileDigest.algorithm}:${entry.fileDigest.hex}`
+    const table = this.#table!
+    if (!table.files.has(BOOT_AGGREGATE) || isAllowed(table, entry)) this.#missing.delete(BOOT_AGGREGATE)
+    else this.#fail(fileCheck(entry, table, this.#vm))
   }
 
   #fail(check: Check): void {
@@ -129,7 +148,7 @@ export class Appraiser {
   }
 
   #kindCheck(table: ReferenceTable): Check {
-    const { kind } = this.#subject
+    const kind = this.#kind
     const ok = kind === table.measurementKind
     const message = ok
       ? `log kept by the ${kind}`
@@ -166,7 +185,7 @@ export class Appraiser {
     const check = error({ name: "pcr", ok, subject, expected, seen, message })
     return ok || value === undefined
       ? check
-      : { ...check, approve: approveCommand(this.#subject.vm, `pcr:${index}`, seen) }
+      : { ...check, approve: approveCommand(this.#vm, `pcr:${index}`, seen) }
   }
 
   #requiredCheck(path: string): Check {
