@@ -95,22 +95,12 @@ export function openRegistry(stateDir: StateDir): Registry {
 }
 
 /** Every method is one transaction; several become one inside `database.transaction`. */
-export class Registry implements TrustTable, ReferenceTable {
+export class Registry {
   readonly database: StateDatabase
-  readonly getClock: TrustTable["getClock"]
-  readonly setClock: TrustTable["setClock"]
-  readonly getTrust: TrustTable["getTrust"]
-  readonly setTrust: TrustTable["setTrust"]
-  readonly recordLaunch: TrustTable["recordLaunch"]
-  readonly lastLaunch: TrustTable["lastLaunch"]
-  readonly listReference: ReferenceTable["listReference"]
-  readonly addReference: ReferenceTable["addReference"]
-  readonly removeReference: ReferenceTable["removeReference"]
-  readonly listPcrs: ReferenceTable["listPcrs"]
-  readonly setPcr: ReferenceTable["setPcr"]
-  readonly removePcr: ReferenceTable["removePcr"]
-  readonly clearReference: ReferenceTable["clearReference"]
-  readonly listScopes: ReferenceTable["listScopes"]
+  /** Clocks, verdicts and launches. */
+  readonly trust: TrustTable
+  /** Reference values. */
+  readonly reference: ReferenceTable
   readonly #stateDir: StateDir
   readonly #insert: Query<never>
   readonly #byUuid: Query<VmRow>
@@ -125,22 +115,8 @@ export class Registry implements TrustTable, ReferenceTable {
   constructor(database: StateDatabase, stateDir: StateDir) {
     this.database = database
     this.#stateDir = stateDir
-    const trust = trustTable(database)
-    this.getClock = trust.getClock
-    this.setClock = trust.setClock
-    this.getTrust = trust.getTrust
-    this.setTrust = trust.setTrust
-    this.recordLaunch = trust.recordLaunch
-    this.lastLaunch = trust.lastLaunch
-    const reference = referenceTable(database)
-    this.listReference = reference.listReference
-    this.addReference = reference.addReference
-    this.removeReference = reference.removeReference
-    this.listPcrs = reference.listPcrs
-    this.setPcr = reference.setPcr
-    this.removePcr = reference.removePcr
-    this.clearReference = reference.clearReference
-    this.listScopes = reference.listScopes
+    this.trust = trustTable(database)
+    this.reference = referenceTable(database)
     this.#insert = database.prepare("INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
     this.#byUuid = database.prepare("SELECT * FROM vm WHERE uuid = ?")
     this.#byName = database.prepare("SELECT * FROM vm WHERE name = ?")
@@ -184,7 +160,7 @@ export class Registry implements TrustTable, ReferenceTable {
       const row = this.#byUuid.get(uuid)
       if (!row) throw unknownVm(uuid)
       this.#bury.run(uuid, row.name, nowMs)
-      this.clearReference(uuid)
+      this.reference.clearReference(uuid)
       this.#delete.run(uuid)
     })
   }

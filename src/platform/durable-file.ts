@@ -52,6 +52,8 @@ export interface ReadOptions {
   readonly maxBytes: number
   /** Only a file that nobody but its owner (this user, or root) can read or write. */
   readonly secret?: boolean
+  /** Only a file that nobody but its owner (this user, or root) and its group can write. */
+  readonly guarded?: boolean
 }
 
 /**
@@ -64,10 +66,15 @@ export function readWhole(path: string, options: ReadOptions): Uint8Array | unde
     return withFile(path, constants.O_RDONLY | constants.O_NONBLOCK, (fd) => {
       const stat = fstatSync(fd)
       if (!stat.isFile()) throw new MvmError("state", `${path}: not a regular file`)
-      if (options.secret && ((stat.mode & 0o077) !== 0 || !isTrustedOwner(stat.uid))) {
-        throw new MvmError("state", `${path}: others can reach this secret`, {
-          hint: `chmod 600 ${path}, owned by the user that runs mvm`,
-        })
+      const closed = options.secret ? 0o077 : options.guarded ? 0o002 : 0
+      if (closed !== 0 && ((stat.mode & closed) !== 0 || !isTrustedOwner(stat.uid))) {
+        throw new MvmError(
+          "state",
+          `${path}: other users can ${options.secret ? "reach" : "write"} this file`,
+          {
+            hint: `it belongs to the user that runs mvm: chmod ${options.secret ? "600" : "o-w"} ${path}`,
+          },
+        )
       }
       if (stat.size > options.maxBytes) {
         throw new MvmError("state", `${path}: longer than ${options.maxBytes} bytes`)
