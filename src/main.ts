@@ -4,12 +4,7 @@
  * Entry point; the only place that ends the process.
  */
 
-import { STATUS } from "./lib/errors.ts"
-import { VERSION } from "./lib/version.ts"
+import { COMMANDS } from "./cli/commands.ts"
+import { runProgram } from "./cli/program.ts"
 
-if (process.argv[2] === "--version") {
-  console.log(`mvm ${VERSION}`)
-} else {
-  console.error("usage: mvm --version")
-  process.exitCode = STATUS.usage
-}
+process.exitCode = await runProgram(COMMANDS, process.argv.slice(2))

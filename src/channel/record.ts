@@ -60,7 +60,7 @@ export interface RecordSink {
   room(wantedBytes: number): number
   /** Makes room for one record. False: not now. */
   claim(payloadBytes: number): boolean
-  /** Fills the claimed room. `head` has {@link HEAD_WORDS} words. */
+  /** Fills the claimed room with copies. `head` has {@link HEAD_WORDS} words. */
   put(head: Uint32Array, payload: Uint8Array): void
   /** Shows everything put so far to the other end. */
   publish(): void

@@ -5,7 +5,7 @@
  * shared memory by one copy (the sink's), so the cipher never reads or writes what another VM can change.
  */
 
-import { aes256Key, gcmSeal, GCM_NONCE_BYTES, type Aes256Key } from "../lib/crypto.ts"
+import { aes256Key, discardOutput, gcmSeal, GCM_NONCE_BYTES, type Aes256Key } from "../lib/crypto.ts"
 import { DigestChain } from "./digest-chain.ts"
 import { nextKey } from "./keys.ts"
 import {
@@ -79,6 +79,7 @@ export class Sealer {
     const { ciphertext, tag } = gcmSeal(this.#key, this.#nonce, this.#aad, plaintext)
     this.#tag.set(tag)
     this.#sink.put(head, ciphertext)
+    discardOutput(ciphertext)
     this.chain.add(head)
     if (kind === KIND.DATA) this.#plaintextBytes += plaintext.length
     return true

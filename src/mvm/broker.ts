@@ -345,6 +345,7 @@ const REDUCED = new Map<string, string>([
   ["io", "the MVM failed; its log says why"],
   ["state", "the MVM failed; its log says why"],
   ["no_space", "the host's shared memory is full"],
+  ["denied", "the policy of this host denies it"],
   ["policy_broken", "the policy is broken, so nothing is allowed"],
 ])
 

@@ -7,12 +7,17 @@
 import type { Log } from "../lib/log.ts"
 import type { Arena } from "./arena.ts"
 import type { AuditCommitter } from "./audit-committer.ts"
+import type { Channel } from "./channel.ts"
 import type { ChannelTable } from "./channels.ts"
 import type { Hub } from "./hub.ts"
+import type { Member } from "./member.ts"
 import type { OfferBoard } from "./offers.ts"
 import type { PolicyFile } from "./policy/policy-file.ts"
 import type { Registry } from "./registry.ts"
-import type { MvmIdentity } from "./state-dir.ts"
+import type { VmRecord } from "./registry.ts"
+import type { MvmIdentity, StateDir } from "./state-dir.ts"
+import type { Verifier } from "./verifier.ts"
+import type { VmManager } from "./vms.ts"
 
 export interface MvmContext {
   readonly registry: Registry
@@ -28,4 +33,17 @@ export interface MvmContext {
   readonly ringBytes: number
   readonly leaseMs: number
   readonly log: Log
+}
+
+/** The parts that control handlers work on. */
+export interface Mvm {
+  readonly context: MvmContext
+  readonly stateDir: StateDir
+  readonly vms: VmManager
+  /** End a channel at both ends. */
+  endChannel(channel: Channel, code: "aborted" | "revoked", reason: string): void
+  /** Measure a member now. @throws MvmError unless it is trusted. */
+  measure(member: Member): Promise<void>
+  readonly startedMs: number
+  verifierOf(record: VmRecord): Verifier
 }

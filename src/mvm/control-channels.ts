@@ -4,10 +4,10 @@ import { MvmError } from "../lib/errors.ts"
 import type { Handler } from "../platform/json-rpc.ts"
 import type { Channel } from "./channel.ts"
 import { text } from "./control-params.ts"
-import type { Mvm } from "./serve.ts"
+import type { Mvm } from "./context.ts"
 
 export function channelHandlers(mvm: Mvm): Record<string, Handler> {
-  const { context, broker } = mvm
+  const { context } = mvm
   return {
     "channel.list": () => context.channels.all().map(view),
     "channel.close": async (params) => {
@@ -15,11 +15,15 @@ export function channelHandlers(mvm: Mvm): Record<string, Handler> {
       const matches = context.channels.all().filter((channel) => channel.key.startsWith(wanted))
       const [channel] = matches
       if (!channel || matches.length > 1) {
-        throw new MvmError("not_found", `${matches.length === 0 ? "no" : "more than one"} channel ${wanted}`, {
-          hint: "mvm channel list shows them",
-        })
+        throw new MvmError(
+          "not_found",
+          `${matches.length === 0 ? "no" : "more than one"} channel ${wanted}`,
+          {
+            hint: "mvm channel list shows them",
+          },
+        )
       }
-      broker.end(channel, "revoked", "closed by the operator")
+      mvm.endChannel(channel, "revoked", "closed by the operator")
       await context.audit.commit("revoke", { channel: channel.key, reason: "closed by the operator" })
     },
   }

@@ -28,7 +28,8 @@ export function texts(params: Params, name: string): string[] {
 
 export function integer(params: Params, name: string): number {
   const value = params[name]
-  if (typeof value !== "number" || !Number.isSafeInteger(value)) throw new MvmError("usage", `${name} is missing`)
+  if (typeof value !== "number" || !Number.isSafeInteger(value))
+    throw new MvmError("usage", `${name} is missing`)
   return value
 }
 

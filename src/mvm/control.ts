@@ -12,7 +12,7 @@ import { channelHandlers } from "./control-channels.ts"
 import { measureHandlers } from "./control-measure.ts"
 import { boolean, integer, text, texts } from "./control-params.ts"
 import type { VmConfig, VmRecord } from "./registry.ts"
-import type { Mvm } from "./serve.ts"
+import type { Mvm } from "./context.ts"
 
 const POLL_MS = 50
 

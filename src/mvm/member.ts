@@ -9,20 +9,8 @@ import type { Link } from "../wire/link.ts"
 import type { Program, Role } from "../wire/messages.ts"
 import type { ByteSocket } from "../platform/unix-socket.ts"
 import type { VmRecord } from "./registry.ts"
+import type { Session } from "./session.ts"
 import type { Verifier } from "./verifier.ts"
-
-/** One authenticated life of a member's link. */
-export interface Session {
-  /** 16 bytes */
-  readonly epoch: Uint8Array
-  /** 16 bytes, hex */
-  readonly bootId: string
-  /** Who keeps the measurement log: the VM's kernel, or (a local endpoint) its agent. */
-  readonly kind: "kernel" | "agent"
-  canMap: boolean
-  mapping: string
-  readonly sinceMs: number
-}
 
 /** A command in the member that waits for a channel. */
 export interface Offer {
@@ -43,13 +31,4 @@ export interface Member {
   session: Session | undefined
   /** ALLOC requests under way, bounded so that a member cannot fill the MVM. */
   opening: number
-}
-
-export function nameOf(member: Member): string {
-  return member.record.name
-}
-
-/** UUID text to its 16 bytes. */
-export function uuidBytes(uuid: string): Uint8Array {
-  return Uint8Array.fromHex(uuid.replaceAll("-", ""))
 }

@@ -20,7 +20,8 @@ import { sealGrant } from "../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../wire/link.ts"
 import type { Program } from "../wire/messages.ts"
 import type { Channel } from "./channel.ts"
-import { uuidBytes, type Member, type Session } from "./member.ts"
+import type { Member } from "./member.ts"
+import { uuidBytes, type Session } from "./session.ts"
 import type { MvmContext } from "./context.ts"
 import type { Match } from "./offers.ts"
 import { decide, type Constraints, type Rule } from "./policy/decide.ts"
@@ -71,7 +72,7 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     })
   }
   checkChannelLimit(context, rule, constraints)
-  const channel = allocate(context, asker, match, alloc, rule)
+  const channel = allocate(context, { asker, match, alloc, rule, constraints })
   request.onChannel(channel)
 
   const nonce = random(32)
@@ -249,13 +250,7 @@ function authorise(
     to: { name: alloc.target, tags: to?.tags ?? [] },
     program: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
   })
-  if (decision.action !== "allow") {
-    throw new MvmError(
-      "denied",
-      `policy denies ${asker.record.name} service ${alloc.service} on ${alloc.target}`,
-      { hint: `operator: mvm policy test ${alloc.service} ${asker.record.name} ${alloc.target}` },
-    )
-  }
+  if (decision.action !== "allow") throw new MvmError(decision.code ?? "denied", decision.reason)
   if (!context.registry.getVm(decision.target)) {
     throw new MvmError("no_target", `there is no VM ${decision.target}`)
   }
@@ -279,13 +274,16 @@ function checkChannelLimit(context: MvmContext, rule: Rule, constraints: Constra
   }
 }
 
-function allocate(
-  context: MvmContext,
-  asker: Member,
-  match: Match,
-  alloc: Fields<"ALLOC">,
-  rule: Rule,
-): Channel {
+interface Allocation {
+  readonly asker: Member
+  readonly match: Match
+  readonly alloc: Fields<"ALLOC">
+  readonly rule: Rule
+  readonly constraints: Constraints
+}
+
+function allocate(context: MvmContext, allocation: Allocation): Channel {
+  const { asker, match, alloc, rule, constraints } = allocation
   const { lengthBytes, header } = regionLayout(context.ringBytes)
   const region = context.arena.allocate(lengthBytes)
   const id = random(16)
@@ -299,7 +297,7 @@ function allocate(
     ringBytes: context.ringBytes,
     laddress: random(16),
     rule: rule.label,
-    maxSeconds: rule.maxSeconds,
+    maxSeconds: constraints.maxSeconds,
     askerProgram: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
     state: "allocated",
     transcript: new Uint8Array(0),

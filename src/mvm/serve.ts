@@ -19,11 +19,13 @@ import { AuditCommitter } from "./audit-committer.ts"
 import { openAudit } from "./audit.ts"
 import { Broker } from "./broker.ts"
 import { ChannelTable } from "./channels.ts"
-import type { MvmContext } from "./context.ts"
+import type { Mvm, MvmContext } from "./context.ts"
 import { controlHandlers } from "./control.ts"
 import { Hub } from "./hub.ts"
 import { OfferBoard } from "./offers.ts"
 import { PolicyFile } from "./policy/policy-file.ts"
+import { referenceValues } from "./reference-values.ts"
+import type { Trust } from "./registry-trust.ts"
 import { openRegistry, type VmRecord } from "./registry.ts"
 import { openStateDir, type StateDir } from "./state-dir.ts"
 import { Verifier } from "./verifier.ts"
@@ -39,17 +41,6 @@ export interface ServeOptions {
   readonly ringBytes: number
   readonly leaseMs: number
   readonly log: Log
-}
-
-/** The parts that control handlers work on. */
-export interface Mvm {
-  readonly context: MvmContext
-  readonly stateDir: StateDir
-  readonly vms: VmManager
-  readonly broker: Broker
-  readonly watch: Watch
-  readonly startedMs: number
-  verifierOf(record: VmRecord): Verifier
 }
 
 export interface RunningMvm {
@@ -109,9 +100,14 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     const verifierOf = (record: VmRecord): Verifier => {
       let verifier = verifiers.get(record.uuid)
       if (!verifier) {
-        verifier = new Verifier(record, registry, (error) => {
-          const member = hub.byUuid(record.uuid)
-          if (member) watch.distrusted(member, error)
+        verifier = new Verifier(record, {
+          reference: (kind) => referenceValues(registry.reference, record, kind),
+          onUntrusted: (error) => {
+            registry.trust.setTrust(record.uuid, untrusted(error, hub.byUuid(record.uuid)?.session?.bootId))
+            const member = hub.byUuid(record.uuid)
+            if (member) watch.distrusted(member, error)
+          },
+          onClock: (clock) => registry.trust.setClock(record.uuid, clock),
         })
         verifiers.set(record.uuid, verifier)
       }
@@ -130,8 +126,13 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         onCreated: (record) => {
           if (record.kind === "local") attach(record)
         },
-        onStarted: (record, resetCount) => {
-          verifierOf(record).expectBoot(resetCount)
+        onStarted: (record, resetCount, adopted) => {
+          const verifier = verifierOf(record)
+          verifier.expectBoot(resetCount)
+          const before = adopted ? registry.trust.getTrust(record.uuid) : undefined
+          if (before?.verdict === "untrusted") {
+            verifier.restoreDistrust(new MvmError("untrusted", before.reason), before.sinceMs)
+          }
           attach(record)
         },
         onStopped: (record, reason) => {
@@ -152,7 +153,15 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       log.info("policy", { broken: "error" in current ? String(current.error.message) : false })
       watch.policyChanged()
     })
-    const mvm: Mvm = { context, stateDir, vms, broker, watch, startedMs: Date.now(), verifierOf }
+    const mvm: Mvm = {
+      context,
+      stateDir,
+      vms,
+      startedMs: Date.now(),
+      verifierOf,
+      endChannel: (channel, code, reason) => broker.end(channel, code, reason),
+      measure: (member) => watch.measure(member),
+    }
     const controlSocket = controlSocketOf(stateDir.path)
     const control = serveRpc(controlSocket, controlHandlers(mvm))
     undo.push(() => control.close())
@@ -173,6 +182,16 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
   } catch (error) {
     runAll(undo)
     throw error
+  }
+}
+
+function untrusted(error: MvmError, bootId = ""): Trust {
+  return {
+    verdict: "untrusted",
+    bootId,
+    reason: error.message,
+    details: { code: error.code },
+    sinceMs: Date.now(),
   }
 }
 

@@ -12,8 +12,8 @@ import { evidenceQualifyingData } from "../tcb/measurement/qualifying-data.ts"
 import { verifyQuote, type VerifiedQuote } from "../tcb/measurement/quote.ts"
 import { MeasurementLog, type SeenMeasurement } from "../tcb/measurement/replay.ts"
 import type { Quote } from "../wire/messages.ts"
-import { uuidBytes, type Session } from "./member.ts"
 import type { VmRecord } from "./registry.ts"
+import { uuidBytes, type Session } from "./session.ts"
 
 export interface Evidence {
   readonly purpose: "request" | "answer" | "periodic"
@@ -43,10 +43,10 @@ export interface Opinion {
 
 export interface VerifierParts {
   /** The values this VM is held against now. */
-  reference(record: VmRecord, kind: "kernel" | "agent"): ReferenceValues
+  reference(kind: "kernel" | "agent"): ReferenceValues
   /** The VM turned untrusted: its channels end. */
   onUntrusted(error: MvmError): void
-  /** A quote verified: what must never go backwards. */
+  /** The first quote of a boot verified: what must never go backwards. */
   onClock(clock: ClockReading): void
 }
 
@@ -109,6 +109,12 @@ export class Verifier {
     this.#sinceMs = Date.now()
   }
 
+  /** A boot that was found untrusted before the MVM itself restarted stays so. */
+  restoreDistrust(error: MvmError, sinceMs: number): void {
+    this.#sticky = error
+    this.#sinceMs = sinceMs
+  }
+
   /** A new life of the link: what no quote has proven is asked for again. */
   beginEpoch(session: Session): void {
     this.#kind = session.kind
@@ -137,7 +143,6 @@ export class Verifier {
    *   `no_reference`. A failure stays in force until the next boot or an approval.
    */
   appraise(session: Session, evidence: Evidence): AppraisedEvidence {
-    if (this.#sticky) throw this.#sticky
     let appraisal: Appraisal
     try {
       const quote = this.#verify(session, evidence)
@@ -146,9 +151,10 @@ export class Verifier {
       this.#appraiser ??= this.#freshAppraiser()
       appraisal = this.#appraiser.appraise(quote, entries)
     } catch (error) {
-      throw this.#distrust(asMvmError(error, "evidence_malformed"))
+      const failure = this.#distrust(asMvmError(error, "evidence_malformed"))
+      throw this.#sticky ?? failure
     }
-    this.#judge(appraisal)
+    if (!this.#sticky) this.#judge(appraisal)
     if (this.#sticky) throw this.#sticky
     if (appraisal.verdict !== "trusted") throw this.#noReference()
     return { verdict: "trusted", kind: session.kind } as AppraisedEvidence
@@ -204,6 +210,6 @@ export class Verifier {
   }
 
   #freshAppraiser(): Appraiser {
-    return new Appraiser(this.#parts.reference(this.#record, this.#kind))
+    return new Appraiser(this.#parts.reference(this.#kind))
   }
 }

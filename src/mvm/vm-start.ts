@@ -62,7 +62,7 @@ export async function startQemu(parts: StartParts, record: VmRecord): Promise<Ru
       startedMs: Date.now(),
     }
     saveRunState(paths, state)
-    registry.recordLaunch(record.uuid, digests, Date.now())
+    registry.trust.recordLaunch(record.uuid, digests, Date.now())
     await audit.commit("vm_start", { vm: record.name, accel: options.accel, ...digests })
     return state
   } catch (error) {
@@ -77,7 +77,7 @@ function checkClock(
   record: VmRecord,
   seen: { resetCount: number; clock: bigint; restartCount: number },
 ): void {
-  const last = registry.getClock(record.uuid)
+  const last = registry.trust.getClock(record.uuid)
   if (last && seen.resetCount < last.resetCount) {
     throw new MvmError(
       "evidence_rollback",
@@ -85,7 +85,7 @@ function checkClock(
       { hint: `restore the newest state, or remove the VM and create it again` },
     )
   }
-  registry.setClock(record.uuid, {
+  registry.trust.setClock(record.uuid, {
     resetCount: seen.resetCount,
     restartCount: seen.restartCount,
     clock: seen.clock,

@@ -28,8 +28,8 @@ import { provisionVtpm } from "./vtpm/provision.ts"
 
 export interface VmHandlers {
   onCreated(record: VmRecord): void
-  /** The member's processes run: keep a link to it. */
-  onStarted(record: VmRecord, resetCount: number): void
+  /** The member's processes run: keep a link to it. `adopted`: they ran before this MVM did. */
+  onStarted(record: VmRecord, resetCount: number, adopted: boolean): void
   /** Its processes are gone. */
   onStopped(record: VmRecord, reason: string): void
   onRemoved(record: VmRecord): void
@@ -186,7 +186,7 @@ export class VmManager {
       const whole = isRunning(state.vtpm) && (!state.qemu || isRunning(state.qemu))
       if (whole) {
         this.#watch(record, state)
-        this.#parts.handlers.onStarted(record, state.resetCount)
+        this.#parts.handlers.onStarted(record, state.resetCount, true)
         continue
       }
       void endProcesses(state)
@@ -219,7 +219,7 @@ export class VmManager {
     const state =
       record.kind === "local" ? await startLocal(this.#parts, record) : await startQemu(this.#parts, record)
     this.#watch(record, state)
-    this.#parts.handlers.onStarted(record, state.resetCount)
+    this.#parts.handlers.onStarted(record, state.resetCount, false)
   }
 
   #watch(record: VmRecord, state: RunState): void {

@@ -11,7 +11,8 @@ import { NO_BINDING } from "../tcb/binding.ts"
 import type { Broker } from "./broker.ts"
 import { endOf, otherEnd, type Channel } from "./channel.ts"
 import type { MvmContext } from "./context.ts"
-import type { Member, Session } from "./member.ts"
+import type { Member } from "./member.ts"
+import type { Session } from "./session.ts"
 import { decide } from "./policy/decide.ts"
 
 const MEASURE_TIMEOUT_MS = 10_000

@@ -1,0 +1,58 @@
+/**
+ * @module cli/commands
+ *
+ * Every verb, in the order the overview shows them.
+ */
+
+import { auditExport, auditList, auditVerify } from "./audit.ts"
+import { channelClose, channelList } from "./channel.ts"
+import type { CommandSpec } from "./command.ts"
+import { guestAgent } from "./guest/agent.ts"
+import { guestRecv } from "./guest/recv.ts"
+import { guestSend } from "./guest/send.ts"
+import { guestStatus } from "./guest/status.ts"
+import {
+  measureApprove,
+  measureDiff,
+  measureExplain,
+  measureLearn,
+  measureRun,
+  measureShow,
+} from "./measure.ts"
+import { policyCheck, policyTest } from "./policy.ts"
+import { serveCommand } from "./serve.ts"
+import { statusCommand } from "./status.ts"
+import { vmConsole } from "./vm/console.ts"
+import { vmCreate } from "./vm/create.ts"
+import { vmRemove, vmStart, vmStop, vmWait } from "./vm/lifecycle.ts"
+import { vmList, vmShow } from "./vm/list.ts"
+
+export const COMMANDS: readonly CommandSpec[] = [
+  serveCommand,
+  statusCommand,
+  vmCreate,
+  vmStart,
+  vmWait,
+  vmStop,
+  vmRemove,
+  vmList,
+  vmShow,
+  vmConsole,
+  measureLearn,
+  measureShow,
+  measureDiff,
+  measureApprove,
+  measureExplain,
+  measureRun,
+  policyCheck,
+  policyTest,
+  channelList,
+  channelClose,
+  auditList,
+  auditVerify,
+  auditExport,
+  guestAgent,
+  guestSend,
+  guestRecv,
+  guestStatus,
+]

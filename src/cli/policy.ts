@@ -1,0 +1,44 @@
+/** @module cli/policy */
+
+import { resolve } from "node:path"
+import { STATUS } from "../lib/errors.ts"
+import { readPolicy } from "../mvm/policy/policy-file.ts"
+import { lint } from "../mvm/policy/lint.ts"
+import type { CommandSpec } from "./command.ts"
+import { JSON_OPTION, STATE_OPTION, ask, stateDirectory } from "./connect.ts"
+import { note, print, printJson } from "./output.ts"
+
+export const policyCheck: CommandSpec = {
+  usage: "policy check [file]",
+  summary: "read a policy file and say what is wrong with it",
+  options: [STATE_OPTION],
+  examples: ["policy check", "policy check new-policy.toml"],
+  async run(call) {
+    const path = resolve(call.args[0] ?? `${stateDirectory(call)}/policy.toml`)
+    const policy = readPolicy(path)
+    for (const warning of lint(policy)) note(`warning: ${warning.message}`)
+    print(`${path}: ${policy.rules.length} rules`)
+  },
+}
+
+export const policyTest: CommandSpec = {
+  usage: "policy test <service> <from> <to>",
+  summary: "say what the policy in force decides, and by which rule",
+  options: [STATE_OPTION, { flags: "--program <path>", description: "the program that asks" }, JSON_OPTION],
+  examples: ["policy test default web db", "policy test backup web host --program /usr/bin/mvm"],
+  async run(call) {
+    const outcome = await ask<{ action: string; rule: string; target: string; reason: string }>(
+      call,
+      "policy.test",
+      {
+        service: call.arg(0),
+        from: call.arg(1),
+        to: call.arg(2),
+        program: call.text("program"),
+      },
+    )
+    if (call.flag("json")) printJson(outcome)
+    else print(`${outcome.action} by ${outcome.rule}${outcome.reason ? `: ${outcome.reason}` : ""}`)
+    return outcome.action === "allow" ? STATUS.ok : STATUS.denied
+  },
+}

@@ -1,0 +1,23 @@
+/**
+ * @module mvm/session
+ *
+ * One authenticated life of a link, as everything that depends on it sees it.
+ */
+
+/** One authenticated life of a member's link. */
+export interface Session {
+  /** 16 bytes */
+  readonly epoch: Uint8Array
+  /** 16 bytes, hex */
+  readonly bootId: string
+  /** Who keeps the measurement log: the VM's kernel, or (a local endpoint) its agent. */
+  readonly kind: "kernel" | "agent"
+  canMap: boolean
+  mapping: string
+  readonly sinceMs: number
+}
+
+/** UUID text to its 16 bytes. */
+export function uuidBytes(uuid: string): Uint8Array {
+  return Uint8Array.fromHex(uuid.replaceAll("-", ""))
+}
