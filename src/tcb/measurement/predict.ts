@@ -23,8 +23,8 @@ const INITRD_ARGUMENT = " initrd=initrd"
 export interface BootFiles extends Omit<QemuLoad, "initrdBytes"> {
   /** A PE image: a bzImage with EFI stub. */
   readonly kernel: Uint8Array
-  /** None: PCR 9 has the command line alone. */
-  readonly initrd: Uint8Array | undefined
+  /** The 32-byte digest and size are enough. None: PCR 9 has the command line alone. */
+  readonly initrd: { readonly sha256: Uint8Array; readonly lengthBytes: number } | undefined
   readonly commandLine: string
 }
 
@@ -36,18 +36,26 @@ export interface BootFiles extends Omit<QemuLoad, "initrdBytes"> {
  */
 export function predictOvmfPcrs(boot: BootFiles): Map<number, Uint8Array[]> {
   const { kernel, initrd, commandLine } = boot
-  const patched = qemuKernelImage(kernel, { ...boot, initrdBytes: initrd?.length ?? 0 })
+  const patched = qemuKernelImage(kernel, { ...boot, initrdBytes: initrd?.lengthBytes ?? 0 })
   const images = patched === undefined ? [kernel] : [patched, kernel]
-  const pcr4 = images.map((image) =>
-    extendAll([authenticodeSha256(image), sha256(utf8(CALLING_EFI_APPLICATION)), sha256(SEPARATOR)]),
-  )
-  const loadOptions = initrd === undefined ? commandLine : commandLine + INITRD_ARGUMENT
-  const pcr9 = [sha256(utf16le(`${loadOptions}\0`))]
-  if (initrd !== undefined) pcr9.push(sha256(initrd))
+  const pcr4 = images.map((image) => predictOvmfPcr4(authenticodeSha256(image)))
   return new Map([
     [4, pcr4],
-    [9, [extendAll(pcr9)]],
+    [9, [predictOvmfPcr9(commandLine, initrd?.sha256)]],
   ])
+}
+
+/** PCR 4 from the Authenticode digest of the image that firmware sees. */
+export function predictOvmfPcr4(imageDigest: Uint8Array): Uint8Array {
+  return extendAll([imageDigest, sha256(utf8(CALLING_EFI_APPLICATION)), sha256(SEPARATOR)])
+}
+
+/** PCR 9 from the command line and the 32-byte digest of the initrd, if there is one. */
+export function predictOvmfPcr9(commandLine: string, initrdSha256: Uint8Array | undefined): Uint8Array {
+  const loadOptions = initrdSha256 === undefined ? commandLine : commandLine + INITRD_ARGUMENT
+  const events = [sha256(utf16le(`${loadOptions}\0`))]
+  if (initrdSha256 !== undefined) events.push(initrdSha256)
+  return extendAll(events)
 }
 
 function extendAll(digests: readonly Uint8Array[]): Uint8Array {
