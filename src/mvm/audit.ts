@@ -25,7 +25,7 @@ import {
   rowHash,
   rowProblem,
 } from "./audit-chain.ts"
-import type { Query, StateDatabase } from "./database.ts"
+import { type Query, type StateDatabase, storedJson } from "./database.ts"
 import type { StateDir } from "./state-dir.ts"
 
 const BREAK = "audit_break"
@@ -156,7 +156,7 @@ export class AuditLog {
       sequence: Number(row.sequence),
       timeMs: Number(row.time_ms),
       kind: row.kind,
-      subject: JSON.parse(row.body) as AuditRow["subject"],
+      subject: storedJson(row.body, `audit row ${row.sequence}`) as AuditRow["subject"],
       hash: row.hash,
     }))
   }

@@ -10,6 +10,8 @@ import { closeSync, constants, openSync } from "node:fs"
 import { errnoOf, MvmError } from "../lib/errors.ts"
 import { APPLICATION_ID, MIGRATIONS } from "./schema.ts"
 
+export const DAMAGED_HINT = "restore the state directory from a backup"
+
 /** One prepared statement, made once and finalised when the database closes. */
 export interface Query<Row> {
   get(...values: SQLQueryBindings[]): Row | undefined
@@ -91,6 +93,15 @@ export class StateDatabase {
   close(): void {
     for (const statement of this.#statements.splice(0)) statement.finalize()
     this.#db.close(true)
+  }
+}
+
+/** JSON out of a column. @throws MvmError `state` when the file was damaged there. */
+export function storedJson(text: string, what: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new MvmError("state", `${what}: damaged in the database`, { cause, hint: DAMAGED_HINT })
   }
 }
 

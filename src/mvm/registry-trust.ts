@@ -7,7 +7,7 @@
  */
 
 import { MvmError } from "../lib/errors.ts"
-import type { StateDatabase } from "./database.ts"
+import { type StateDatabase, storedJson } from "./database.ts"
 
 /** TPMS_CLOCK_INFO without `safe`. @spec TPM 2.0 Part 2 §10.11.1 */
 export interface VtpmClock {
@@ -100,7 +100,7 @@ export function trustTable(database: StateDatabase): TrustTable {
       const row = readTrust.get(uuid)
       if (!row) return undefined
       const { verdict, reason } = row
-      const details: unknown = JSON.parse(row.details)
+      const details = storedJson(row.details, "trust.details")
       return { verdict, bootId: row.boot_id, reason, details, sinceMs: Number(row.since_ms) }
     },
     setTrust(uuid, { verdict, bootId, reason, details, sinceMs }) {
@@ -116,7 +116,10 @@ export function trustTable(database: StateDatabase): TrustTable {
     lastLaunch(uuid) {
       const row = readLaunch.get(uuid)
       if (!row) return undefined
-      return { digests: JSON.parse(row.digests) as Launch["digests"], timeMs: Number(row.time_ms) }
+      return {
+        digests: storedJson(row.digests, "launch.digests") as Launch["digests"],
+        timeMs: Number(row.time_ms),
+      }
     },
   }
 }

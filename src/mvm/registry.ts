@@ -12,7 +12,7 @@ import { fromHex, toHex } from "../lib/bytes.ts"
 import { P256_PUBLIC_BYTES } from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
 import { isName } from "../wire/schema.ts"
-import { type Query, StateDatabase } from "./database.ts"
+import { DAMAGED_HINT, type Query, StateDatabase, storedJson } from "./database.ts"
 import { type ReferenceTable, referenceTable } from "./registry-reference.ts"
 import { type TrustTable, trustTable } from "./registry-trust.ts"
 import type { StateDir } from "./state-dir.ts"
@@ -42,6 +42,13 @@ const tagList = v.pipe(
   v.array(v.custom<string>((tag) => typeof tag === "string" && isName(tag), "not a tag name")),
   v.maxLength(MAX_TAGS),
 )
+const storedName = v.pipe(v.string(), v.hexadecimal(), v.transform(fromHex))
+const storedNames = v.strictObject({
+  storage: storedName,
+  attestation: storedName,
+  identity: storedName,
+  sealing: storedName,
+})
 const KINDS = ["qemu", "local", "libvirt"] as const
 
 export type VmConfig = v.InferOutput<typeof vmConfig>
@@ -186,9 +193,7 @@ export class Registry {
     if (!UUID.test(uuid)) throw new MvmError("config", "vm.uuid: not a lower-case uuid")
     // A name that looks like a UUID would make commands that take either ambiguous.
     if (!isName(name) || UUID.test(name.toLowerCase())) throw new MvmError("config", "vm.name: not a name")
-    for (const [field, key] of Object.entries(keys)) {
-      if (key.length !== P256_PUBLIC_BYTES) throw new MvmError("config", `vm.keys.${field}: not 65 bytes`)
-    }
+    checkKeys(keys)
     const secrets = new Uint8Array(AUTH_NAMES.length * AUTH_BYTES)
     AUTH_NAMES.forEach((field, index) => {
       if (auths[field].length !== AUTH_BYTES) throw new MvmError("config", `vm.auths.${field}: not 32 bytes`)
@@ -216,23 +221,32 @@ export class Registry {
     const { uuid, name } = row
     const secrets = this.#stateDir.open("vtpm auths", uuid, row.auths)
     const auth = (index: number): Uint8Array => secrets.slice(index * AUTH_BYTES, (index + 1) * AUTH_BYTES)
-    const stored = JSON.parse(row.names) as Record<keyof VmRecord["names"], string>
-    return {
-      uuid,
-      name,
-      kind: checked(v.picklist(KINDS), row.kind, "kind"),
-      config: checked(vmConfig, JSON.parse(row.config), "config"),
-      keys: { attestation: row.attestation_key, identity: row.identity_key, sealing: row.sealing_key },
-      names: {
-        storage: fromHex(stored.storage),
-        attestation: fromHex(stored.attestation),
-        identity: fromHex(stored.identity),
-        sealing: fromHex(stored.sealing),
-      },
-      auths: { owner: auth(0), endorsement: auth(1), lockout: auth(2) },
-      tags: checked(tagList, JSON.parse(row.tags), "tags"),
-      createdMs: Number(row.created_ms),
+    try {
+      const record: VmRecord = {
+        uuid,
+        name,
+        kind: checked(v.picklist(KINDS), row.kind, "kind"),
+        config: checked(vmConfig, storedJson(row.config, "vm.config"), "config"),
+        keys: { attestation: row.attestation_key, identity: row.identity_key, sealing: row.sealing_key },
+        names: checked(storedNames, storedJson(row.names, "vm.names"), "names"),
+        auths: { owner: auth(0), endorsement: auth(1), lockout: auth(2) },
+        tags: checked(tagList, storedJson(row.tags, "vm.tags"), "tags"),
+        createdMs: Number(row.created_ms),
+      }
+      checkKeys(record.keys)
+      return record
+    } catch (cause) {
+      throw new MvmError("state", `vm ${name}: its record in the database is damaged`, {
+        cause,
+        hint: DAMAGED_HINT,
+      })
     }
+  }
+}
+
+function checkKeys(keys: VmRecord["keys"]): void {
+  for (const [field, key] of Object.entries(keys)) {
+    if (key.length !== P256_PUBLIC_BYTES) throw new MvmError("config", `vm.keys.${field}: not 65 bytes`)
   }
 }
 
