@@ -53,6 +53,7 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
   const { asker, alloc } = request
   const askerSession = sessionOf(asker)
   const { target } = authorise(context, asker, alloc)
+  asker.verifier.refuseDistrusted()
   const match = await context.offers.take(
     { asker, target, service: alloc.service, role: alloc.role },
     Math.min(alloc.waitMs, MAX_WAIT_MS),

@@ -109,6 +109,11 @@ export class Verifier {
     this.#sinceMs = Date.now()
   }
 
+  /** Nobody waits for a decision that is known already. @throws MvmError the distrust in force. */
+  refuseDistrusted(): void {
+    if (this.#sticky) throw this.#sticky
+  }
+
   /** A boot that was found untrusted before the MVM itself restarted stays so. */
   restoreDistrust(error: MvmError, sinceMs: number): void {
     this.#sticky = error

@@ -1,8 +1,8 @@
 /**
  * @module mvm/watch
  *
- * While channels run: every member is measured again on its period, leases are renewed only on a good result,
- * and a bad one revokes. A change of the policy is held against every open channel at once.
+ * Every linked member is measured again on its period; leases are renewed only on a good result, and a bad one
+ * revokes. A change of the policy is held against every open channel at once.
  */
 
 import { random } from "../lib/crypto.ts"
@@ -17,6 +17,7 @@ import { decide } from "./policy/decide.ts"
 
 const MEASURE_TIMEOUT_MS = 10_000
 const TICK_MS = 250
+const FIRST_MEASURE_MS = 1000
 
 export class Watch {
   readonly #context: MvmContext
@@ -75,8 +76,6 @@ export class Watch {
     for (const member of this.#context.hub.members()) {
       const { uuid } = member.record
       if (!member.session || this.#busy.has(uuid)) continue
-      // A member without channels is measured when it asks for one.
-      if (!this.#context.channels.of(uuid).some((channel) => channel.state === "open")) continue
       if ((this.#due.get(uuid) ?? this.#firstDue(member, now)) > now) continue
       this.#busy.add(uuid)
       this.measure(member)
@@ -88,9 +87,9 @@ export class Watch {
     this.#limitTime(now)
   }
 
-  /** The first channel was opened on a measurement of its own, so the period starts there. */
+  /** A member is measured soon after it linked, then on its period. */
   #firstDue(member: Member, now: number): number {
-    const due = now + member.record.config.remeasureSeconds * 1000
+    const due = now + Math.min(FIRST_MEASURE_MS, member.record.config.remeasureSeconds * 1000)
     this.#due.set(member.record.uuid, due)
     return due
   }
