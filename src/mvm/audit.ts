@@ -238,9 +238,9 @@ export class AuditLog {
 
   /** undefined: no file; null: not a head. */
   #readHead(): (AuditHead & { signature: Uint8Array }) | undefined | null {
-    const bytes = readWhole(this.#headFile, { maxBytes: MAX_HEAD_FILE })
-    if (!bytes) return undefined
     try {
+      const bytes = readWhole(this.#headFile, { maxBytes: MAX_HEAD_FILE })
+      if (!bytes) return undefined
       const value = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>
       const sequence = Number(value["sequence"])
       const hash = fromHex(String(value["hash"]))
