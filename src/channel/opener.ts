@@ -5,7 +5,14 @@
  * record proved who the sender is.
  */
 
-import { aes256Key, gcmOpen, GCM_NONCE_BYTES, type Aes256Key } from "../lib/crypto.ts"
+import {
+  aes256Key,
+  finishOpen,
+  GCM_NONCE_BYTES,
+  prepareOpen,
+  type Aes256Key,
+  type PreparedOpen,
+} from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
 import { DigestChain } from "./digest-chain.ts"
 import { nextKey } from "./keys.ts"
@@ -47,6 +54,7 @@ export class Opener {
   #keyBytes: Uint8Array
   #key: Aes256Key
   #sequence = 0
+  #prepared: PreparedOpen | undefined
   #plaintextBytes = 0
   #state: State = "unverified"
   #failure: unknown
@@ -101,17 +109,22 @@ export class Opener {
   #open(): OpenedRecord | null {
     const head = this.#head
     const untrustedPayload = this.#options.source.next(head)
-    if (untrustedPayload === undefined) return null
+    if (untrustedPayload === undefined) {
+      // Nothing to do: the time to make ready for the next.
+      this.#prepared ??= this.#prepare()
+      return null
+    }
     const number = this.#sequence
     const untrustedKind = head[1]!
     if (!isKind(untrustedKind)) throw fault(number, `unknown kind word ${untrustedKind}`)
     if (this.#state === "ended") throw fault(number, "after the end")
     if (head[0] !== untrustedPayload.length) throw fault(number, "length differs from its payload's")
-    if (number !== 0 && number % RECORDS_PER_KEY === 0) this.#rekey()
+    const decipher = this.#prepared ?? this.#prepare()
+    this.#prepared = undefined
     this.#aadWords[0] = head[0]!
     this.#aadWords[1] = untrustedKind
     bindSequence(number, this.#aadView, this.#nonceView)
-    const plaintext = gcmOpen(this.#key, this.#nonce, this.#aad, {
+    const plaintext = finishOpen(decipher, this.#aad, {
       ciphertext: untrustedPayload,
       tag: this.#tag,
     })
@@ -143,6 +156,13 @@ export class Opener {
       if (plaintext.length !== 0) throw fault(number, "an end with content")
       this.#state = "ended"
     }
+  }
+
+  /** The decipher for the next sequence number, under the key that number is due. */
+  #prepare(): PreparedOpen {
+    if (this.#sequence !== 0 && this.#sequence % RECORDS_PER_KEY === 0) this.#rekey()
+    bindSequence(this.#sequence, this.#aadView, this.#nonceView)
+    return prepareOpen(this.#key, this.#nonce)
   }
 
   #rekey(): void {

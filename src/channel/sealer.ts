@@ -5,7 +5,15 @@
  * shared memory by one copy (the sink's), so the cipher never reads or writes what another VM can change.
  */
 
-import { aes256Key, discardOutput, gcmSeal, GCM_NONCE_BYTES, type Aes256Key } from "../lib/crypto.ts"
+import {
+  aes256Key,
+  discardOutput,
+  finishSeal,
+  GCM_NONCE_BYTES,
+  prepareSeal,
+  type Aes256Key,
+  type PreparedSeal,
+} from "../lib/crypto.ts"
 import { DigestChain } from "./digest-chain.ts"
 import { nextKey } from "./keys.ts"
 import {
@@ -27,6 +35,7 @@ export class Sealer {
   #keyBytes: Uint8Array
   #key: Aes256Key
   #sequence = 0
+  #prepared: PreparedSeal | undefined
   #plaintextBytes = 0
   readonly #head = new Uint32Array(HEAD_WORDS)
   readonly #tag = tagBytesOf(this.#head)
@@ -67,7 +76,8 @@ export class Sealer {
   trySeal(kind: Kind, plaintext: Uint8Array): boolean {
     if (plaintext.length > this.#sink.maxPayloadBytes) throw new RangeError("longer than a record")
     if (!this.#sink.claim(plaintext.length)) return false
-    if (this.#sequence !== 0 && this.#sequence % RECORDS_PER_KEY === 0) this.#rekey()
+    const cipher = this.#prepared ?? this.#prepare()
+    this.#prepared = undefined
     const head = this.#head
     head[0] = plaintext.length
     head[1] = kind
@@ -76,7 +86,7 @@ export class Sealer {
     bindSequence(this.#sequence, this.#aadView, this.#nonceView)
     // Used up here: whatever happens below, no second record is sealed under this number.
     this.#sequence++
-    const { ciphertext, tag } = gcmSeal(this.#key, this.#nonce, this.#aad, plaintext)
+    const { ciphertext, tag } = finishSeal(cipher, this.#aad, plaintext)
     this.#tag.set(tag)
     this.#sink.put(head, ciphertext)
     discardOutput(ciphertext)
@@ -88,6 +98,15 @@ export class Sealer {
   /** Shows all sealed records to the other end. */
   flush(): void {
     this.#sink.publish()
+    // After the other end can see the records, and while it works on them.
+    this.#prepared ??= this.#prepare()
+  }
+
+  /** The cipher for the next sequence number, under the key that number is due. */
+  #prepare(): PreparedSeal {
+    if (this.#sequence !== 0 && this.#sequence % RECORDS_PER_KEY === 0) this.#rekey()
+    bindSequence(this.#sequence, this.#aadView, this.#nonceView)
+    return prepareSeal(this.#key, this.#nonce)
   }
 
   #rekey(): void {

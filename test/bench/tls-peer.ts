@@ -1,0 +1,99 @@
+/**
+ * @module bench/tls-peer
+ *
+ * socat over TLS 1.3 with AES-256-GCM on loopback, from a file in memory to /dev/null.
+ */
+
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+
+const BLOCK_BYTES = 262144
+
+export class TlsPeer implements Disposable {
+  readonly #directory: string
+  readonly #lengthBytes: number
+
+  private constructor(directory: string, lengthBytes: number) {
+    this.#directory = directory
+    this.#lengthBytes = lengthBytes
+  }
+
+  static async start(lengthBytes: number): Promise<TlsPeer> {
+    const directory = mkdtempSync("/dev/shm/mvm-bench-tls-")
+    const file = join(directory, "file")
+    writeFileSync(file, "")
+    truncateSync(file, lengthBytes)
+    await run([
+      "dd",
+      "if=/dev/zero",
+      `of=${file}`,
+      "bs=1M",
+      `count=${lengthBytes / 2 ** 20}`,
+      "conv=notrunc",
+      "status=none",
+    ])
+    const pem = join(directory, "pem")
+    const request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    await run([
+      "openssl",
+      ...request,
+      "-subj",
+      "/CN=localhost",
+      "-days",
+      "1",
+      "-keyout",
+      pem,
+      "-out",
+      `${pem}.crt`,
+    ])
+    return new TlsPeer(directory, lengthBytes)
+  }
+
+  /** Sends the file once: GB/s from the sender's start to the receiver's end. */
+  async round(): Promise<number> {
+    const port = freePort()
+    const pem = join(this.#directory, "pem")
+    const block = String(BLOCK_BYTES)
+    const listen = `OPENSSL-LISTEN:${port},bind=127.0.0.1,reuseaddr,cert=${pem}.crt,key=${pem},verify=0,openssl-min-proto-version=TLS1.3`
+    const receiver = Bun.spawn(["socat", "-u", "-b", block, listen, "OPEN:/dev/null"], { stderr: "ignore" })
+    try {
+      await listening(port)
+      const connect = `OPENSSL:127.0.0.1:${port},verify=0,openssl-min-proto-version=TLS1.3`
+      const start = Bun.nanoseconds()
+      await run(["socat", "-u", "-b", block, `OPEN:${join(this.#directory, "file")}`, connect])
+      await receiver.exited
+      return this.#lengthBytes / (Bun.nanoseconds() - start)
+    } finally {
+      receiver.kill()
+    }
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.#directory, { recursive: true, force: true })
+  }
+}
+
+export function freePort(): number {
+  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } })
+  const { port } = server
+  server.stop(true)
+  return port
+}
+
+/** Waits until somebody listens, without connecting: a connection would be the one the listener serves. */
+export async function listening(port: number): Promise<void> {
+  const wanted = `:${port.toString(16).toUpperCase().padStart(4, "0")}`
+  for (let attempt = 0; attempt < 500; attempt++) {
+    const lines = (await Bun.file("/proc/net/tcp").text()).split("\n")
+    if (lines.some((line) => line.trim().split(/\s+/)[1]?.endsWith(wanted) && / 0A /.test(line))) return
+    await Bun.sleep(10)
+  }
+  throw new Error(`nobody listens on port ${port}`)
+}
+
+export async function run(command: readonly string[]): Promise<void> {
+  const child = Bun.spawn([...command], { stdin: "ignore", stdout: "ignore", stderr: "pipe" })
+  if ((await child.exited) !== 0) {
+    throw new Error(`${command[0]}: ${(await new Response(child.stderr).text()).trim()}`)
+  }
+}
