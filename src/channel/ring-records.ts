@@ -21,6 +21,9 @@ import { HEAD_WORDS, type RecordSink, type RecordSource } from "./record.ts"
  */
 export const BULK_PAYLOAD_BYTES = 128 * 1024 - RECORD_HEADER_BYTES
 
+/** Up to here a loop over words is cheaper than making a view of the ring to copy from. */
+const SHORT_PAYLOAD_BYTES = 256
+
 const TAG_WORD = TAG_OFFSET_BYTES / 4
 const HEAD_TAG_WORD = HEAD_WORDS - 4
 
@@ -62,6 +65,9 @@ export class RingSource implements RecordSource {
   readonly #consumer: RingConsumer
   readonly #inPlace: boolean
   #copy = new Uint8Array(4096)
+  #copyWords = new Int32Array(this.#copy.buffer)
+  /** The start of the copy, as long as the last record: short records tend to be of one length. */
+  #view = this.#copy.subarray(0, 0)
 
   constructor(consumer: RingConsumer, isolation: Isolation) {
     this.#consumer = consumer
@@ -78,13 +84,24 @@ export class RingSource implements RecordSource {
     const tag = (offset >> 2) + TAG_WORD
     for (let at = 0; at < 4; at++) head[HEAD_TAG_WORD + at] = words[tag + at]!
     const from = offset + RECORD_HEADER_BYTES
-    const shared = bytes.subarray(from, from + lengthBytes)
-    if (this.#inPlace) return shared
-    if (this.#copy.length < lengthBytes) this.#copy = new Uint8Array(roundUp(lengthBytes))
-    this.#copy.set(shared)
+    if (this.#inPlace) return bytes.subarray(from, from + lengthBytes)
+    if (this.#copy.length < lengthBytes) {
+      this.#copy = new Uint8Array(roundUp(lengthBytes))
+      this.#copyWords = new Int32Array(this.#copy.buffer)
+    }
+    if (this.#view.length !== lengthBytes || this.#view.buffer !== this.#copy.buffer) {
+      this.#view = this.#copy.subarray(0, lengthBytes)
+    }
+    if (lengthBytes <= SHORT_PAYLOAD_BYTES) {
+      // Payload room is whole units, so the last word is there even where the payload ends within it.
+      const first = from >> 2
+      for (let word = 0; word * 4 < lengthBytes; word++) this.#copyWords[word] = words[first + word]!
+    } else {
+      this.#copy.set(bytes.subarray(from, from + lengthBytes))
+    }
     // The copy is all that is looked at from here, so the producer gets its room back before the cipher runs.
     this.#consumer.release()
-    return this.#copy.subarray(0, lengthBytes)
+    return this.#view
   }
 
   release(): void {
