@@ -13,15 +13,17 @@
  * broken, which is another thing than a program that is not allowed.
  */
 
-import { concat, equalBytes } from "../../lib/bytes.ts"
+import { equalBytes } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
 import { MvmError } from "../../lib/errors.ts"
 import { type FileDigest, type ImaEntry, parseImaEntry } from "./ima-log.ts"
 
 const PCR_BYTES = 32
 
-/** What may wait for a quote: about 50,000 entries, far more than a boot to its first evidence. */
-const MAX_PENDING_BYTES = 8 * 1024 * 1024
+/** What may wait for a quote: about 100,000 entries. After a restart the MVM reads a whole boot's log at once. */
+const MAX_PENDING_BYTES = 16 * 1024 * 1024
+
+const FIRST_PENDING_BYTES = 64 * 1024
 
 /** Distinct (path, digest) pairs of one boot. A guest makes them at will, so there is an end. */
 const MAX_SEEN = 100_000
@@ -41,7 +43,8 @@ export interface SeenMeasurement {
 export class MeasurementLog {
   #pcr10: Uint8Array = new Uint8Array(PCR_BYTES)
   #matchedOffset = 0
-  #pending: Uint8Array[] = []
+  /** One buffer that grows, so that a log sent byte by byte costs no more than one sent whole. */
+  #buffer = new Uint8Array(0)
   #pendingBytes = 0
   #entries = 0
   readonly #seen = new Map<string, SeenMeasurement>()
@@ -99,8 +102,7 @@ export class MeasurementLog {
         `log: more than ${MAX_PENDING_BYTES} bytes past the last quote`,
       )
     }
-    this.#pending.push(fresh.slice())
-    this.#pendingBytes += fresh.length
+    this.#append(fresh)
   }
 
   /**
@@ -130,12 +132,12 @@ export class MeasurementLog {
 
   /** Forget what no quote has proven. */
   dropPending(): void {
-    this.#pending = []
+    this.#buffer = new Uint8Array(0)
     this.#pendingBytes = 0
   }
 
   #match(quotedPcr10: Uint8Array): ImaEntry[] {
-    const bytes = this.#pending.length === 1 ? this.#pending[0]! : concat(...this.#pending)
+    const bytes = this.#buffer.subarray(0, this.#pendingBytes)
     const entries: ImaEntry[] = []
     let pcr = this.#pcr10
     let at = 0
@@ -151,8 +153,9 @@ export class MeasurementLog {
     this.#pcr10 = pcr
     this.#matchedOffset += at
     this.#entries += entries.length
-    this.#pending = at < bytes.length ? [bytes.slice(at)] : []
-    this.#pendingBytes = bytes.length - at
+    // The entries are views into the old buffer.
+    this.#buffer = bytes.slice(at)
+    this.#pendingBytes = this.#buffer.length
     return entries
   }
 
@@ -172,25 +175,27 @@ export class MeasurementLog {
     }
   }
 
+  /** @returns what of `chunk` is new */
   #skipKnown(chunk: Uint8Array, chunkOffset: number): Uint8Array {
-    let fresh = chunk.subarray(Math.min(chunk.length, Math.max(0, this.#matchedOffset - chunkOffset)))
-    let at = Math.max(chunkOffset, this.#matchedOffset) - this.#matchedOffset
-    if (fresh.length === 0) return fresh
-    // `at` bytes of the pending ones come before the chunk; the rest must agree with its beginning.
-    for (const part of this.#pending) {
-      if (at >= part.length) {
-        at -= part.length
-        continue
-      }
-      const lengthBytes = Math.min(part.length - at, fresh.length)
-      if (!equalBytes(part.subarray(at, at + lengthBytes), fresh.subarray(0, lengthBytes))) {
-        this.dropPending()
-        throw new MvmError("evidence_log_mismatch", "log: differs from what was sent before")
-      }
-      fresh = fresh.subarray(lengthBytes)
-      at = 0
+    const unmatched = chunk.subarray(Math.max(0, this.#matchedOffset - chunkOffset))
+    const at = Math.max(0, chunkOffset - this.#matchedOffset)
+    const known = this.#buffer.subarray(at, Math.min(this.#pendingBytes, at + unmatched.length))
+    if (!equalBytes(known, unmatched.subarray(0, known.length))) {
+      this.dropPending()
+      throw new MvmError("evidence_log_mismatch", "log: differs from what was sent before")
     }
-    return fresh
+    return unmatched.subarray(known.length)
+  }
+
+  #append(fresh: Uint8Array): void {
+    const neededBytes = this.#pendingBytes + fresh.length
+    if (neededBytes > this.#buffer.length) {
+      const grown = new Uint8Array(Math.max(neededBytes, FIRST_PENDING_BYTES, 2 * this.#buffer.length))
+      grown.set(this.#buffer.subarray(0, this.#pendingBytes))
+      this.#buffer = grown
+    }
+    this.#buffer.set(fresh, this.#pendingBytes)
+    this.#pendingBytes = neededBytes
   }
 
   #mismatch(entries: number, leftBytes: number): MvmError {

@@ -210,7 +210,7 @@ describe("broken evidence", () => {
 
   test("more pending than fits is refused and forgotten", () => {
     const log = new MeasurementLog()
-    const chunk = new Uint8Array(4 * 1024 * 1024)
+    const chunk = new Uint8Array(8 * 1024 * 1024)
     log.add(chunk, 0)
     log.add(chunk, chunk.length)
     expect(codeOf(() => log.add(new Uint8Array(1), log.nextOffset))).toBe("evidence_malformed")
