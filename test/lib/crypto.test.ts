@@ -9,6 +9,7 @@ import {
   aes256gcmOpen,
   aes256gcmSeal,
   aes256Key,
+  discardOutput,
   gcmOpen,
   gcmSeal,
   hkdfExpand,
@@ -239,6 +240,22 @@ describe("AES-256-GCM", () => {
     expect(new TextDecoder().decode(aes256gcmOpen(key, nonce, aad, sealed))).toBe(
       "twenty-nine bytes of plaintext",
     )
+  })
+
+  test("discarding frees a long output, and never what is a part of another buffer", () => {
+    const [key, nonce, aad] = [aes256Key(random(32)), random(12), new Uint8Array(0)]
+    for (const length of [16384, 65472, 1 << 20]) {
+      const sealed = gcmSeal(key, nonce, aad, new Uint8Array(length))
+      const opened = gcmOpen(key, nonce, aad, sealed)!
+      for (const output of [sealed.ciphertext, opened]) {
+        discardOutput(output)
+        expect(output.length).toBe(0)
+      }
+    }
+    const whole = new Uint8Array(100_000)
+    discardOutput(whole.subarray(0, 50_000))
+    discardOutput(whole.subarray(50_000))
+    expect(whole.length).toBe(100_000)
   })
 
   test("a tag shorter than 16 bytes is refused", () => {
