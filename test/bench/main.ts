@@ -12,6 +12,7 @@ import { machine, spread, type Bench, type Figure } from "./measure.ts"
 const BENCHES: Record<string, () => Promise<{ bench: Bench }>> = {
   ring: () => import("./ring.ts"),
   latency: () => import("./latency.ts"),
+  attest: () => import("./attest.ts"),
 }
 
 const { values, positionals } = parseArgs({
