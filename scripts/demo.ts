@@ -75,12 +75,14 @@ async function demo(): Promise<void> {
   const device = await gamma.must(
     "for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x1110 ] && echo $d; done",
   )
-  const watching = gamma.run(`bun /root/arena-watch.ts ${device}/resource2 ${ringBytes} /usr/bin/mvm 25`, {
+  const watching = gamma.run(`bun /root/arena-watch.ts ${device}/resource2 ${ringBytes} /usr/bin/mvm 15`, {
     timeoutMs: 180_000,
   })
   await Bun.sleep(4000)
   const receiving = beta.run("mvm guest recv alpha >/tmp/received", { timeoutMs: 180_000 })
-  const sent = await alpha.run("mvm guest send beta /usr/bin/mvm --wait 60s", { timeoutMs: 180_000 })
+  // The pause keeps the first record where it was written long enough for gamma to take it.
+  const paused = "(head -c 65536 /usr/bin/mvm; sleep 8; tail -c +65537 /usr/bin/mvm)"
+  const sent = await alpha.run(`${paused} | mvm guest send beta --wait 60s`, { timeoutMs: 180_000 })
   const received = await receiving
   const size = Number(await beta.must("stat -c %s /tmp/received"))
   const digests = await Promise.all([
@@ -126,9 +128,8 @@ async function demo(): Promise<void> {
   )
 
   await alpha.must("echo '# changed' >>/usr/bin/report; /usr/bin/report")
-  const waiting = beta.run("mvm guest recv alpha", { timeoutMs: 60_000 })
+  const waiting = beta.run("timeout 15 mvm guest recv alpha", { timeoutMs: 60_000 })
   const untrusted = await alpha.run("echo x | mvm guest send beta --wait 10s")
-  beta.interrupt()
   await waiting
   show(
     untrusted.status === 4,

@@ -200,7 +200,8 @@ export class Verifier {
       ? error
       : new MvmError(error.code, `${this.#record.name}: ${error.message}`, { cause: error, hint: error.hint })
     // A malformed or misplaced log is broken evidence, not yet proof of other software: the next one may hold.
-    if (error.code !== "evidence_log_offset" && error.code !== "evidence_nonce") {
+    const proof = error.code !== "evidence_log_offset" && error.code !== "evidence_nonce"
+    if (proof && !this.#sticky) {
       this.#sticky = named
       this.#sinceMs = Date.now()
       this.#parts.onUntrusted(named)

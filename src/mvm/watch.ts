@@ -24,6 +24,7 @@ export class Watch {
   readonly #broker: Broker
   readonly #due = new Map<string, number>()
   readonly #busy = new Set<string>()
+  readonly #said = new Map<string, string>()
   readonly #timer: ReturnType<typeof setInterval>
 
   constructor(context: MvmContext, broker: Broker) {
@@ -48,19 +49,26 @@ export class Watch {
       "MEASURED",
       { timeoutMs: MEASURE_TIMEOUT_MS },
     )
-    const evidence = { purpose: "periodic", nonce, binding: NO_BINDING, quote: fields.quote } as const
-    try {
-      member.verifier.appraise(session, evidence)
-    } catch (error) {
-      this.#distrust(member, asMvmError(error))
-      throw error
-    }
+    member.verifier.appraise(session, {
+      purpose: "periodic",
+      nonce,
+      binding: NO_BINDING,
+      quote: fields.quote,
+    })
     this.#renew(member, session)
   }
 
-  /** A verdict found at a request counts for running channels too. */
+  /** The member turned untrusted, at a request or on its period: its channels end. */
   distrusted(member: Member, error: MvmError): void {
-    this.#distrust(member, error)
+    void this.#context.audit.commit("untrusted", {
+      vm: member.record.name,
+      code: error.code,
+      message: error.message,
+    })
+    for (const channel of this.#context.channels.of(member.record.uuid)) {
+      if (channel.state !== "open") continue
+      this.#revoke(channel, `the software of ${member.record.name} is no longer trusted`, error.message)
+    }
   }
 
   /** The policy changed: a channel that no rule allows any more is over. */
@@ -79,12 +87,20 @@ export class Watch {
       if ((this.#due.get(uuid) ?? this.#firstDue(member, now)) > now) continue
       this.#busy.add(uuid)
       this.measure(member)
-        .catch((error: unknown) => {
-          this.#context.log.warn("measure", { vm: member.record.name, message: asMvmError(error).message })
-        })
+        .then(
+          () => this.#said.delete(uuid),
+          (error: unknown) => this.#say(member, asMvmError(error).message),
+        )
         .finally(() => this.#busy.delete(uuid))
     }
     this.#limitTime(now)
+  }
+
+  /** What is wrong with a member is logged when it changes, not on every period. */
+  #say(member: Member, message: string): void {
+    if (this.#said.get(member.record.uuid) === message) return
+    this.#said.set(member.record.uuid, message)
+    this.#context.log.warn("measure", { vm: member.record.name, message })
   }
 
   /** A member is measured soon after it linked, then on its period. */
@@ -110,19 +126,6 @@ export class Watch {
         const holder = this.#context.hub.byUuid(uuid)
         if (holder?.session) holder.link.send("LEASE", { leaseMs, channels: [channel.id] })
       }
-    }
-  }
-
-  #distrust(member: Member, error: MvmError): void {
-    if (error.status !== 4) return
-    void this.#context.audit.commit("untrusted", {
-      vm: member.record.name,
-      code: error.code,
-      message: error.message,
-    })
-    for (const channel of this.#context.channels.of(member.record.uuid)) {
-      if (channel.state !== "open") continue
-      this.#revoke(channel, `the software of ${member.record.name} is no longer trusted`, error.message)
     }
   }
 

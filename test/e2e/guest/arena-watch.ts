@@ -7,6 +7,8 @@
  *
  *   bun arena-watch.ts RESOURCE RING-BYTES PLAINTEXT-FILE SECONDS
  *
+ * SECONDS count from the first record seen.
+ *
  * Prints one JSON object.
  */
 
@@ -17,6 +19,9 @@ const PAGE = 4096
 const UNIT = 64
 const SAMPLE_BYTES = 24
 const SAMPLES = 32
+
+/** How long to wait for a transfer to begin. */
+const WAIT_MS = 90_000
 
 const [resource = "", ringText = "", plaintextFile = "", secondsText = ""] = process.argv.slice(2)
 const ringBytes = Number(ringText)
@@ -30,8 +35,9 @@ interface CapturedRecord {
 }
 
 const samples = takeSamples(readFileSync(plaintextFile))
-const deadline = performance.now() + Number(secondsText) * 1000
-let first: Uint8Array | undefined
+const watchMs = Number(secondsText) * 1000
+let deadline = performance.now() + WAIT_MS
+let first: Buffer | undefined
 let record: CapturedRecord | undefined
 let snapshots = 0
 let plaintextHits = 0
@@ -39,6 +45,7 @@ while (performance.now() < deadline) {
   const copy = Buffer.from(arena.slice(0, regionBytes))
   record ??= firstRecord(copy)
   if (!record) continue
+  if (!first) deadline = performance.now() + watchMs
   first ??= copy
   snapshots += 1
   plaintextHits += countSamples(copy)
@@ -94,7 +101,7 @@ function tryKeys(captured: CapturedRecord, memories: Buffer[]): { tried: number;
   let tried = 0
   let hits = 0
   for (const memory of memories) {
-    for (let at = 0; at + 32 <= memory.length; at += 16) {
+    for (let at = 0; at + 32 <= memory.length; at += 8) {
       const key = memory.subarray(at, at + 32)
       if (key.readBigUInt64LE(0) === 0n && key.readBigUInt64LE(24) === 0n) continue
       tried += 1
