@@ -10,10 +10,9 @@
  * elsewhere for that.
  */
 
-import { equalBytes, fromHex, toHex } from "../lib/bytes.ts"
+import { equalBytes } from "../lib/bytes.ts"
 import { p256Verify } from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
-import { readWhole, writeDurably } from "../platform/durable-file.ts"
 import {
   type AuditSubject as Subject,
   canonicalBody,
@@ -25,12 +24,12 @@ import {
   rowHash,
   rowProblem,
 } from "./audit-chain.ts"
+import { AuditHeadFile } from "./audit-head.ts"
 import { type Query, type StateDatabase, storedJson } from "./database.ts"
 import type { StateDir } from "./state-dir.ts"
 
 const BREAK = "audit_break"
 const KIND = /^[a-z][a-z0-9_.]{0,63}$/
-const MAX_HEAD_FILE = 4096
 /** Rows read at a time; the event loop turns in between. */
 const PAGE_ROWS = 256
 const DEFAULT_LIMIT = 100
@@ -93,7 +92,7 @@ export function openAudit(stateDir: StateDir, registry: { readonly database: Sta
 
 export class AuditLog {
   readonly #database: StateDatabase
-  readonly #headFile: string
+  readonly #headFile: AuditHeadFile
   readonly #identity: StateDir["identity"]
   readonly #insert: Query<never>
   readonly #last: Query<StoredRow>
@@ -102,7 +101,7 @@ export class AuditLog {
 
   constructor(stateDir: StateDir, database: StateDatabase) {
     this.#database = database
-    this.#headFile = stateDir.auditHeadFile
+    this.#headFile = new AuditHeadFile(stateDir.auditHeadFile)
     this.#identity = stateDir.identity
     this.#insert = database.prepare("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)")
     this.#last = database.prepare("SELECT * FROM audit ORDER BY sequence DESC LIMIT 1")
@@ -130,13 +129,13 @@ export class AuditLog {
         if (!KIND.test(kind)) throw new MvmError("config", "audit.kind: not a lower-case word")
         const row = { sequence: head.sequence + 1, timeMs: nowMs, kind, body: canonicalBody(subject) }
         const hash = rowHash(head.hash, row)
-        signature = this.#identity.sign(headMessage(row.sequence, hash))
+        signature = this.#sign(row.sequence, hash)
         this.#insert.run(row.sequence, row.timeMs, kind, row.body, hash, signature)
         head = { sequence: row.sequence, hash }
         return head
       })
-      const newest = head
-      this.#database.afterCommit(() => this.#writeHead(newest, signature))
+      const newest = { ...head, signature }
+      this.#database.afterCommit(() => this.#headFile.write(newest))
       return heads
     })
   }
@@ -206,26 +205,22 @@ export class AuditLog {
   /** Compares table and head file as the MVM starts, and marks a break. */
   resume(): void {
     const reason = this.#headProblem()
-    if (reason) {
-      const file = this.#readHead()
-      this.append(BREAK, {
-        reason,
-        knownSequence: file?.sequence,
-        knownHash: file?.hash,
-        knownSignature: file?.signature,
-      })
-      return
+    if (reason !== undefined) {
+      const known = this.#headFile.read()
+      const { sequence, hash, signature } = typeof known === "string" ? {} : known
+      this.append(BREAK, { reason, knownSequence: sequence, knownHash: hash, knownSignature: signature })
     }
     const last = this.#last.get()
-    if (last) this.#writeHead(toChained(last), last.signature)
-    else this.#writeHead({ sequence: 0, hash: GENESIS }, this.#identity.sign(headMessage(0, GENESIS)))
+    this.#headFile.create(
+      last ? toChained(last) : { sequence: 0, hash: GENESIS, signature: this.#sign(0, GENESIS) },
+    )
   }
 
   #headProblem(): string | undefined {
     const last = this.head()
-    const file = this.#readHead()
-    if (file === undefined) return last.sequence === 0 ? undefined : "the file with the signed head is gone"
-    if (file === null) return "the file with the signed head is damaged"
+    const file = this.#headFile.read()
+    if (file === "absent") return last.sequence === 0 ? undefined : "the file with the signed head is gone"
+    if (file === "damaged") return "the file with the signed head is damaged"
     const message = headMessage(file.sequence, file.hash)
     if (!p256Verify(this.#identity.publicKey, message, file.signature))
       return "the head is not signed by this MVM"
@@ -236,24 +231,8 @@ export class AuditLog {
     return equalBytes(hash, file.hash) ? undefined : `row ${file.sequence} is not the row that was signed`
   }
 
-  /** undefined: no file; null: not a head. */
-  #readHead(): (AuditHead & { signature: Uint8Array }) | undefined | null {
-    try {
-      const bytes = readWhole(this.#headFile, { maxBytes: MAX_HEAD_FILE })
-      if (!bytes) return undefined
-      const value = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>
-      const sequence = Number(value["sequence"])
-      const hash = fromHex(String(value["hash"]))
-      if (!Number.isSafeInteger(sequence) || sequence < 0 || hash.length !== GENESIS.length) return null
-      return { sequence, hash, signature: fromHex(String(value["signature"])) }
-    } catch {
-      return null
-    }
-  }
-
-  #writeHead({ sequence, hash }: AuditHead, signature: Uint8Array): void {
-    const line = JSON.stringify({ sequence, hash: toHex(hash), signature: toHex(signature) })
-    writeDurably(this.#headFile, new TextEncoder().encode(`${line}\n`), false)
+  #sign(sequence: number, hash: Uint8Array): Uint8Array {
+    return this.#identity.sign(headMessage(sequence, hash))
   }
 }
 

@@ -21,12 +21,11 @@ import { dirname } from "node:path"
 import { errnoOf, MvmError } from "../lib/errors.ts"
 
 /**
- * Replaces `path` by `bytes`, mode 0600. With `settle` the directory is flushed too, so that the file is surely
- * there afterwards; without, a power cut may bring back the previous content, but whole.
+ * Replaces `path` by `bytes`, mode 0600; it is on disk when this returns.
  *
  * @throws MvmError `no_space`, `io`.
  */
-export function writeDurably(path: string, bytes: Uint8Array, settle = true): void {
+export function writeDurably(path: string, bytes: Uint8Array): void {
   const beside = `${path}.new`
   try {
     rmSync(beside, { force: true })
@@ -36,7 +35,7 @@ export function writeDurably(path: string, bytes: Uint8Array, settle = true): vo
       fdatasyncSync(fd)
     })
     renameSync(beside, path)
-    if (settle) withFile(dirname(path), constants.O_RDONLY, fsyncSync)
+    withFile(dirname(path), constants.O_RDONLY, fsyncSync)
   } catch (cause) {
     const errno = errnoOf(cause)
     const full = errno === "ENOSPC" || errno === "EDQUOT"

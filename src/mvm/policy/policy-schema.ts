@@ -27,7 +27,7 @@ function oneOrMore<const S extends v.GenericSchema>(item: S, message: string) {
           item,
           v.transform((value) => [value]),
         ),
-        v.pipe(v.array(item), v.minLength(1), v.maxLength(MAX_LIST)),
+        v.pipe(v.array(item), v.minLength(1, message), v.maxLength(MAX_LIST, `at most ${MAX_LIST} values`)),
       ],
       message,
     ),
