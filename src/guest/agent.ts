@@ -66,7 +66,7 @@ export class Agent implements SessionHost {
       openStream: (handlers) => options.environment.openStream(handlers),
       ready: () => ({
         canMap: this.#environment.kind === "agent" || this.#memory !== undefined,
-        mapping: this.#memory?.how ?? "",
+        mapping: this.#memory?.how ?? (this.#environment.kind === "agent" ? "the arena file" : "none"),
         channels: [...this.#channels.values()].map(({ channel }) => ({
           channelId: channel.channelId,
           transcript: channel.transcript,

@@ -128,6 +128,7 @@ export class Broker {
     if (!member.session) throw new MvmError("protocol", "READY without a session")
     member.session.canMap = message.fields.canMap
     member.session.mapping = message.fields.mapping
+    member.session.isReady = true
     const claimed = new Map(
       message.fields.channels.map((entry) => [toHex(entry.channelId), entry.transcript]),
     )

@@ -71,7 +71,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       for (;;) {
         const member = context.hub.byUuid(record.uuid)
         // A session counts once READY said what the agent can do.
-        if (member?.session && member.session.mapping !== "") return { mapping: member.session.mapping }
+        if (member?.session?.isReady) return { mapping: member.session.mapping }
         if (record.kind !== "local" && !vms.isRunning(record.uuid)) {
           throw new MvmError("vm_state", `${record.name} is not running`, {
             hint: `see ${vms.paths(record).consoleLog}`,

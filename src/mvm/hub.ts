@@ -128,6 +128,7 @@ export class Hub {
             kind: record.kind === "local" ? "agent" : "kernel",
             canMap: false,
             mapping: "",
+            isReady: false,
             sinceMs: Date.now(),
           }
           member.verifier.beginEpoch(member.session)

@@ -14,6 +14,8 @@ export interface Session {
   readonly kind: "kernel" | "agent"
   canMap: boolean
   mapping: string
+  /** READY came: what the agent can do is known. */
+  isReady: boolean
   readonly sinceMs: number
 }
 
