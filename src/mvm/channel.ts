@@ -52,6 +52,8 @@ export interface Channel {
   readonly service: string
   readonly asker: ChannelEnd
   readonly answerer: ChannelEnd
+  /** The name the asker asked for; a rule may have put the answerer in its place. */
+  readonly askedFor: string
   readonly region: ArenaRegion
   readonly ringBytes: number
   readonly laddress: Uint8Array

@@ -19,6 +19,7 @@ interface StoredChannel {
   service: string
   asker: { uuid: string; name: string; program: string }
   answerer: { uuid: string; name: string; program: string }
+  askedFor?: string
   offset: number
   lengthBytes: number
   ringBytes: number
@@ -69,6 +70,7 @@ export class ChannelTable {
       service: channel.service,
       asker: pick(channel.asker),
       answerer: pick(channel.answerer),
+      askedFor: channel.askedFor,
       offset: channel.region.offset,
       lengthBytes: channel.region.lengthBytes,
       ringBytes: channel.ringBytes,
@@ -151,6 +153,7 @@ function revive(stored: StoredChannel): Channel {
     service: stored.service,
     asker: end(stored.asker),
     answerer: end(stored.answerer),
+    askedFor: stored.askedFor ?? stored.answerer.name,
     region: { offset: stored.offset, lengthBytes: stored.lengthBytes },
     ringBytes: stored.ringBytes,
     laddress: new Uint8Array(16),

@@ -294,6 +294,7 @@ function allocate(context: MvmContext, allocation: Allocation): Channel {
     service: alloc.service,
     asker: end(asker, alloc.program),
     answerer: end(match.member, match.offer.program),
+    askedFor: alloc.target,
     region,
     ringBytes: context.ringBytes,
     laddress: random(16),

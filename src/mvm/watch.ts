@@ -142,14 +142,14 @@ export class Watch {
   }
 
   #stillAllowed(channel: Channel): boolean {
-    const tagsOf = (uuid: string): readonly string[] => this.#context.registry.getVm(uuid)?.tags ?? []
+    const tagsOf = (vm: string): readonly string[] => this.#context.registry.getVm(vm)?.tags ?? []
     const decision = decide(this.#context.policy.current, {
       service: channel.service,
       from: { name: channel.asker.name, tags: tagsOf(channel.asker.uuid) },
-      to: { name: channel.answerer.name, tags: tagsOf(channel.answerer.uuid) },
+      to: { name: channel.askedFor, tags: tagsOf(channel.askedFor) },
       program: channel.askerProgram,
     })
-    return decision.action === "allow"
+    return decision.action === "allow" && decision.target === channel.answerer.name
   }
 
   #limitTime(now: number): void {
