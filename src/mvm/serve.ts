@@ -9,7 +9,7 @@ import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { sha256 } from "../lib/crypto.ts"
 import { encodeFields } from "../lib/encoding.ts"
-import { MvmError } from "../lib/errors.ts"
+import { MvmError, isErrorCode } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { hashFile } from "../platform/launch-digest.ts"
 import { serveRpc } from "../platform/json-rpc.ts"
@@ -26,7 +26,7 @@ import { OfferBoard } from "./offers.ts"
 import { PolicyFile } from "./policy/policy-file.ts"
 import { referenceValues } from "./reference-values.ts"
 import type { Trust } from "./registry-trust.ts"
-import { openRegistry, type VmRecord } from "./registry.ts"
+import { openRegistry, type Registry, type VmRecord } from "./registry.ts"
 import { openStateDir, type StateDir } from "./state-dir.ts"
 import { Verifier } from "./verifier.ts"
 import { VmManager } from "./vms.ts"
@@ -77,6 +77,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       onBoot: async (member) => {
         broker.releaseAll(member.record, `the agent of ${member.record.name} started anew`)
         verifierOf(member.record).expectBoot(await vms.bootLocal(member.record))
+        forgetDistrust(registry, member.record.uuid)
       },
     })
     undo.push(() => hub.close())
@@ -108,6 +109,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
             if (member) watch.distrusted(member, error)
           },
           onClock: (clock) => registry.trust.setClock(record.uuid, clock),
+          onApproved: () => forgetDistrust(registry, record.uuid),
         })
         verifiers.set(record.uuid, verifier)
       }
@@ -128,11 +130,11 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         },
         onStarted: (record, resetCount, adopted) => {
           const verifier = verifierOf(record)
-          verifier.expectBoot(resetCount)
-          const before = adopted ? registry.trust.getTrust(record.uuid) : undefined
-          if (before?.verdict === "untrusted") {
-            verifier.restoreDistrust(new MvmError("untrusted", before.reason), before.sinceMs)
-          }
+          const clock = adopted ? registry.trust.getClock(record.uuid) : undefined
+          verifier.expectBoot(resetCount, clock?.resetCount === resetCount ? clock : undefined)
+          const before = registry.trust.getTrust(record.uuid)
+          if (!adopted) forgetDistrust(registry, record.uuid)
+          else if (before?.verdict === "untrusted") verifier.restoreDistrust(distrust(before), before.sinceMs)
           attach(record)
         },
         onStopped: (record, reason) => {
@@ -175,6 +177,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     return {
       controlSocket,
       stop: async () => {
+        for (const verifier of verifiers.values()) verifier.keepClock()
         await audit.commit("mvm_stop", { pid: process.pid })
         runAll(undo)
       },
@@ -193,6 +196,24 @@ function untrusted(error: MvmError, bootId = ""): Trust {
     details: { code: error.code },
     sinceMs: Date.now(),
   }
+}
+
+/** What {@link untrusted} kept, as the error it was. */
+function distrust({ reason, details }: Trust): MvmError {
+  const code = String((details as { code?: unknown } | null)?.code)
+  return new MvmError(isErrorCode(code) ? code : "untrusted", reason)
+}
+
+/** A new boot, or an approval: a restart of the MVM must not bring the old verdict back. */
+function forgetDistrust(registry: Registry, uuid: string): void {
+  if (registry.trust.getTrust(uuid)?.verdict !== "untrusted") return
+  registry.trust.setTrust(uuid, {
+    verdict: "unknown",
+    bootId: "",
+    reason: "",
+    details: null,
+    sinceMs: Date.now(),
+  })
 }
 
 function runAll(undo: (() => void)[]): void {

@@ -46,9 +46,14 @@ export interface VerifierParts {
   reference(kind: "kernel" | "agent"): ReferenceValues
   /** The VM turned untrusted: its channels end. */
   onUntrusted(error: MvmError): void
-  /** The first quote of a boot verified: what must never go backwards. */
+  /** A reading to keep: what must never go backwards, across lives of the MVM too. */
   onClock(clock: ClockReading): void
+  /** A distrust ended by the operator's approval. */
+  onApproved(): void
 }
+
+/** Between two readings of a boot that are written down. */
+const CLOCK_PERIOD_MS = 60_000
 
 export class Verifier {
   readonly #record: VmRecord
@@ -59,6 +64,8 @@ export class Verifier {
   /** The resetCount of the boot the MVM started; a quote must show exactly this. */
   #expectedReset: number | undefined
   #clock: ClockReading | undefined
+  /** When, and of which reading, `onClock` was last told. */
+  #clockKept: { readonly clock: ClockReading; readonly atMs: number } | undefined
   #sticky: MvmError | undefined
   #appraisal: Appraisal | undefined
   #sinceMs = Date.now()
@@ -97,14 +104,18 @@ export class Verifier {
     }
   }
 
-  /** The MVM started the VM (or saw it running from before its own restart): a new log, a new chance. */
-  expectBoot(resetCount: number): void {
+  /**
+   * The MVM started the VM, or saw it running from before its own restart: a new log, a new chance. `known` is the
+   * last reading of this very boot, where an earlier life of the MVM took one.
+   */
+  expectBoot(resetCount: number, known?: ClockReading): void {
     this.#expectedReset = resetCount
     this.#log = new MeasurementLog()
     this.#appraiser = undefined
     this.#appraisal = undefined
     this.#quote = undefined
-    this.#clock = undefined
+    this.#clock = known
+    this.#clockKept = undefined
     this.#sticky = undefined
     this.#sinceMs = Date.now()
   }
@@ -131,12 +142,30 @@ export class Verifier {
     this.#log.add(entries, offset)
   }
 
-  /** The reference values changed: judge what was seen once more. An approval can end a distrust so. */
+  /**
+   * The reference values changed: judge what was seen once more. An approval can end a distrust of the software so,
+   * and never one of the evidence itself, which lasts until the next boot.
+   */
   reconsider(): void {
-    if (!this.#quote) return
-    this.#sticky = undefined
-    this.#appraiser = this.#freshAppraiser()
-    this.#judge(this.#appraiser.restart(this.#quote, this.seen))
+    const before = this.#sticky
+    if (before?.code === "untrusted") this.#sticky = undefined
+    this.#appraiser = undefined
+    if (this.#quote) {
+      this.#appraiser = this.#freshAppraiser()
+      this.#judge(this.#appraiser.restart(this.#quote, this.seen))
+    }
+    if (before && !this.#sticky) {
+      this.#sinceMs = Date.now()
+      this.#parts.onApproved()
+    }
+  }
+
+  /** Writes the last reading down, before the MVM stops. */
+  keepClock(): void {
+    const clock = this.#clock
+    if (!clock || clock === this.#clockKept?.clock) return
+    this.#clockKept = { clock, atMs: performance.now() }
+    this.#parts.onClock(clock)
   }
 
   /**
@@ -159,7 +188,7 @@ export class Verifier {
       const failure = this.#distrust(asMvmError(error, "evidence_malformed"))
       throw this.#sticky ?? failure
     }
-    if (!this.#sticky) this.#judge(appraisal)
+    this.#judge(appraisal)
     if (this.#sticky) throw this.#sticky
     if (appraisal.verdict !== "trusted") throw this.#noReference()
     return { verdict: "trusted", kind: session.kind } as AppraisedEvidence
@@ -167,6 +196,7 @@ export class Verifier {
 
   #verify(session: Session, evidence: Evidence): VerifiedQuote {
     const first = this.#clock === undefined
+    const kept = this.#clockKept
     const quote = verifyQuote(evidence.quote, {
       attestationKey: this.#record.keys.attestation,
       qualifyingData: evidenceQualifyingData({
@@ -180,7 +210,7 @@ export class Verifier {
       resetSeen: first && this.#expectedReset !== undefined ? { resetCount: this.#expectedReset } : false,
     })
     this.#clock = quote.clock
-    if (first) this.#parts.onClock(quote.clock)
+    if (!kept || performance.now() - kept.atMs >= CLOCK_PERIOD_MS) this.keepClock()
     return quote
   }
 
