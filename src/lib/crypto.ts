@@ -148,10 +148,15 @@ export function isP256PublicKey(publicKey: Uint8Array): boolean {
 
 /** 64-byte signature r || s over SHA-256 of `message`. @spec FIPS 186-5 §6.4.1 */
 export function p256Sign(privateKey: Uint8Array, message: Uint8Array): Uint8Array {
+  return p256Signer(privateKey)(message)
+}
+
+/** As {@link p256Sign}, with the key imported once. */
+export function p256Signer(privateKey: Uint8Array): (message: Uint8Array) => Uint8Array {
   const key = importKey(() =>
     createPrivateKey({ key: Buffer.from(concat(P256_PKCS8, privateKey)), format: "der", type: "pkcs8" }),
   )
-  return plain(sign("sha256", message, { key, dsaEncoding: "ieee-p1363" }))
+  return (message) => plain(sign("sha256", message, { key, dsaEncoding: "ieee-p1363" }))
 }
 
 /**
@@ -337,8 +342,18 @@ export function aes256gcmOpen(
   return plain(plaintext)
 }
 
+/** Imported public keys, newest last: members are few and verify often. */
+const imported = new Map<string, KeyObject>()
+const MAX_IMPORTED = 1024
+
 function p256Import(publicKey: Uint8Array): KeyObject {
-  return createPublicKey({ key: Buffer.from(concat(P256_SPKI, publicKey)), format: "der", type: "spki" })
+  const name = publicKey.toHex()
+  let key = imported.get(name)
+  if (key) return key
+  key = createPublicKey({ key: Buffer.from(concat(P256_SPKI, publicKey)), format: "der", type: "spki" })
+  if (imported.size >= MAX_IMPORTED) imported.delete(imported.keys().next().value as string)
+  imported.set(name, key)
+  return key
 }
 
 function x25519Private(privateKey: Uint8Array): KeyObject {

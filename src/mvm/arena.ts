@@ -5,11 +5,22 @@
  * reach it through QEMU alone.
  *
  * The MVM never maps it. Every byte it puts there goes through pwrite, which reports a full /dev/shm as an
- * error, where a store through a mapping would be a SIGBUS.
+ * error, where a store through a mapping would be a SIGBUS. Regions are holes when they are given out (so they
+ * read as zeros and cost nothing until they are used), and room for them is looked for first.
  */
 
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs"
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  statfsSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs"
 import { MvmError, errnoOf } from "../lib/errors.ts"
+import { punchHole } from "../platform/posix.ts"
 
 /** A part of the arena that belongs to one channel. */
 export interface ArenaRegion {
@@ -18,7 +29,9 @@ export interface ArenaRegion {
 }
 
 const PAGE_BYTES = 4096
-const ZERO_CHUNK = new Uint8Array(1 << 20)
+
+/** Left to others on the file system of the arena when a region is given out. */
+const RESERVE_BYTES = 1 << 20
 
 export class Arena {
   readonly path: string
@@ -72,7 +85,7 @@ export class Arena {
   }
 
   /**
-   * A zeroed region of `lengthBytes` (a multiple of 4 KiB) whose pages exist.
+   * A region of `lengthBytes` (a multiple of 4 KiB) that reads as zeros.
    *
    * @throws MvmError `too_large` when no arena of this size could hold it, `busy` when it is full now,
    *   `no_space` when /dev/shm is full.
@@ -91,8 +104,10 @@ export class Arena {
         hint: "close channels, or restart the MVM with a larger --arena",
       })
     }
+    this.#requireRoom(lengthBytes)
     const region = { offset: range.offset, lengthBytes }
-    this.#zero(region)
+    // Anybody who maps the arena may have written into what was free.
+    punchHole(this.#fd, region.offset, lengthBytes)
     this.#take(index, region)
     return region
   }
@@ -109,6 +124,7 @@ export class Arena {
   }
 
   free(region: ArenaRegion): void {
+    punchHole(this.#fd, region.offset, region.lengthBytes)
     const ranges = [...this.#free, { offset: region.offset, lengthBytes: region.lengthBytes }]
     ranges.sort((a, b) => a.offset - b.offset)
     const merged: { offset: number; lengthBytes: number }[] = []
@@ -149,12 +165,18 @@ export class Arena {
     this.#free.splice(index, 1, ...rest)
   }
 
-  #zero(region: ArenaRegion): void {
-    for (let at = 0; at < region.lengthBytes; at += ZERO_CHUNK.length) {
-      const lengthBytes = Math.min(ZERO_CHUNK.length, region.lengthBytes - at)
-      writeFully(this.#fd, ZERO_CHUNK.subarray(0, lengthBytes), region.offset + at)
-    }
+  /** Processes that store into a mapping of a full file system die: there must be room before. */
+  #requireRoom(lengthBytes: number): void {
+    const { bavail, bsize } = statfsSync(this.path)
+    if (bavail * bsize < lengthBytes + RESERVE_BYTES) throw noSpace()
   }
+}
+
+function noSpace(cause?: unknown): MvmError {
+  return new MvmError("no_space", "/dev/shm is full", {
+    cause,
+    hint: "free space in /dev/shm, or mount it larger: mount -o remount,size=N /dev/shm",
+  })
 }
 
 function openArenaFile(path: string): number {
@@ -175,13 +197,7 @@ function writeFully(fd: number, bytes: Uint8Array, position: number): void {
     try {
       at += writeSync(fd, bytes, at, bytes.length - at, position + at)
     } catch (error) {
-      if (errnoOf(error) === "ENOSPC") {
-        throw new MvmError("no_space", "/dev/shm is full", {
-          cause: error,
-          hint: "free space in /dev/shm, or mount it larger: mount -o remount,size=N /dev/shm",
-        })
-      }
-      throw error
+      throw errnoOf(error) === "ENOSPC" ? noSpace(error) : error
     }
   }
 }

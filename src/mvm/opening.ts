@@ -175,7 +175,7 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     answererShare: answer.fields.share,
   })
   channel.state = "granted"
-  await context.audit.commit("grant", {
+  const logged = context.audit.commit("grant", {
     channel: channel.key,
     asker: asker.record.name,
     answerer: match.member.record.name,
@@ -210,6 +210,8 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
       `the acceptance of ${match.member.record.name} is not signed with its key`,
     )
   }
+  // Said to nobody but the answerer before it is on disk; the asker hears of it only now.
+  await logged
   stillThere(asker, askerSession)
   stillThere(match.member, answererSession)
   channel.state = "open"

@@ -118,6 +118,7 @@ export class Registry {
   readonly #buried: Query<{ uuid: string }>
   readonly #setConfig: Query<never>
   readonly #setTags: Query<never>
+  readonly #decoded = new Map<string, { row: VmRow; record: VmRecord }>()
 
   constructor(database: StateDatabase, stateDir: StateDir) {
     this.database = database
@@ -153,12 +154,12 @@ export class Registry {
 
   getVm(nameOrUuid: string): VmRecord | undefined {
     const row = this.#byName.get(nameOrUuid) ?? this.#byUuid.get(nameOrUuid.toLowerCase())
-    return row && this.#toRecord(row)
+    return row && this.#cached(row)
   }
 
   /** By name. */
   listVms(): VmRecord[] {
-    return this.#all.all().map((row) => this.#toRecord(row))
+    return this.#all.all().map((row) => this.#cached(row))
   }
 
   /** Forgets a VM with its trust, clock, launches and reference values. @throws MvmError `not_found`. */
@@ -169,6 +170,7 @@ export class Registry {
       this.#bury.run(uuid, row.name, nowMs)
       this.reference.clearReference(uuid)
       this.#delete.run(uuid)
+      this.#decoded.delete(uuid)
     })
   }
 
@@ -215,6 +217,15 @@ export class Registry {
       JSON.stringify(sortedTags(record.tags)),
       record.createdMs,
     ] as const
+  }
+
+  /** Decoding a row opens its secrets; a row that has not changed since is not decoded again. */
+  #cached(row: VmRow): VmRecord {
+    const known = this.#decoded.get(row.uuid)
+    if (known && Bun.deepEquals(known.row, row)) return known.record
+    const record = this.#toRecord(row)
+    this.#decoded.set(row.uuid, { row, record })
+    return record
   }
 
   #toRecord(row: VmRow): VmRecord {

@@ -21,7 +21,7 @@ import {
   P256_PRIVATE_BYTES,
   p256Generate,
   p256PublicKey,
-  p256Sign,
+  p256Signer,
   random,
 } from "../lib/crypto.ts"
 import { encodeFields } from "../lib/encoding.ts"
@@ -129,7 +129,7 @@ export function openIdentity(path: string, keys: StateKeys): Identity {
   }
   const publicKey = p256PublicKey(privateKey)
   if (!sealed) writeDurably(file, keys.seal("mvm identity", "", privateKey))
-  return { publicKey, sign: (message) => p256Sign(privateKey, message) }
+  return { publicKey, sign: p256Signer(privateKey) }
 }
 
 function readMasterKey(file: string): Uint8Array | undefined {

@@ -11,6 +11,7 @@ import { MvmError } from "../lib/errors.ts"
 
 const SYMBOLS = {
   __errno_location: { args: [], returns: T.ptr },
+  fallocate: { args: [T.i32, T.i32, T.i64, T.i64], returns: T.i32 },
   fcntl: { args: [T.i32, T.i32, T.u64], returns: T.i32 },
   flock: { args: [T.i32, T.i32], returns: T.i32 },
   getsockopt: { args: [T.i32, T.i32, T.i32, T.ptr, T.ptr], returns: T.i32 },

@@ -125,3 +125,11 @@ export function sealedMemory(name: string, lengthBytes: number): number {
     throw error
   }
 }
+
+/** FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
+const PUNCH_HOLE = 2 | 1
+
+/** Gives the pages of this part of a file back; it reads as zeros from now on. @throws MvmError `io`. */
+export function punchHole(fd: number, offset: number, lengthBytes: number): void {
+  if (libc().fallocate(fd, PUNCH_HOLE, offset, lengthBytes) !== 0) throw systemError("fallocate")
+}
