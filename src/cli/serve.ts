@@ -2,13 +2,12 @@
 
 import { Log, type Level } from "../lib/log.ts"
 import { serve } from "../mvm/serve.ts"
+import { DEFAULT_RING_BYTES } from "../ring/layout.ts"
 import type { CommandSpec } from "./command.ts"
 import { STATE_OPTION, stateDirectory } from "./connect.ts"
 
 const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
 
-/** Smaller than the second-level caches it passes through, larger than one bulk record. */
-export const DEFAULT_RING_BYTES = 512 * 1024
 const DEFAULT_ARENA_BYTES = 256 * 1024 * 1024
 const DEFAULT_LEASE_MS = 90_000
 
@@ -24,7 +23,10 @@ export const serveCommand: CommandSpec = {
     { flags: "--policy <file>", description: "the policy (default: policy.toml in the state directory)" },
     { flags: "--arena <size>", description: "size of the shared memory, a power of two (default 256M)" },
     { flags: "--arena-file <path>", description: "its file (default: one under /dev/shm)" },
-    { flags: "--ring <size>", description: "size of each of a channel's two rings (default 512K)" },
+    {
+      flags: "--ring <size>",
+      description: "size of each of a channel's two rings (default 4M; smaller as the arena fills)",
+    },
     {
       flags: "--lease <time>",
       description: "how long a channel lives without a new measurement (default 90s)",

@@ -12,7 +12,7 @@
 import { random, sha256, p256Verify } from "../lib/crypto.ts"
 import { equalBytes, toHex } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
-import { regionLayout } from "../ring/layout.ts"
+import { regionBytes, regionLayout } from "../ring/layout.ts"
 import { encodeDecision, type DecisionEnd } from "../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../tcb/binding.ts"
@@ -29,6 +29,12 @@ import type { AppraisedEvidence } from "./verifier.ts"
 
 /** A decision is used within this time or not at all. */
 export const STEP_TIMEOUT_MS = 10_000
+
+/** No ring is made smaller than this for want of room. */
+const LEAST_RING_BYTES = 64 * 1024
+
+/** A new region leaves room for so many of its size. */
+const SPARE_REGIONS = 16
 
 /** The longest a `send --wait` is held. */
 const MAX_WAIT_MS = 24 * 3600 * 1000
@@ -277,6 +283,14 @@ function checkChannelLimit(context: MvmContext, rule: Rule, constraints: Constra
   }
 }
 
+/** Rings shrink as the arena fills, so that the first channels are fast and the last ones still find room. */
+function ringFor(context: MvmContext): number {
+  const { freeBytes } = context.arena
+  let { ringBytes } = context
+  while (ringBytes > LEAST_RING_BYTES && regionBytes(ringBytes) * SPARE_REGIONS > freeBytes) ringBytes /= 2
+  return ringBytes
+}
+
 interface Allocation {
   readonly asker: Member
   readonly match: Match
@@ -287,7 +301,8 @@ interface Allocation {
 
 function allocate(context: MvmContext, allocation: Allocation): Channel {
   const { asker, match, alloc, rule, constraints } = allocation
-  const { lengthBytes, header } = regionLayout(context.ringBytes)
+  const ringBytes = ringFor(context)
+  const { lengthBytes, header } = regionLayout(ringBytes)
   const region = context.arena.allocate(lengthBytes)
   const id = random(16)
   const channel: Channel = {
@@ -298,7 +313,7 @@ function allocate(context: MvmContext, allocation: Allocation): Channel {
     answerer: end(match.member, match.offer.program),
     askedFor: alloc.target,
     region,
-    ringBytes: context.ringBytes,
+    ringBytes,
     laddress: random(16),
     rule: rule.label,
     maxSeconds: constraints.maxSeconds,
