@@ -6,7 +6,8 @@
  */
 
 import { MvmError, asMvmError } from "../lib/errors.ts"
-import { Appraiser, type Appraisal, type Check, type ReferenceValues } from "../tcb/measurement/appraise.ts"
+import { Appraiser, type Appraisal, type ReferenceValues } from "../tcb/measurement/appraise.ts"
+import type { Check } from "../tcb/measurement/check.ts"
 import type { ClockReading } from "../tcb/measurement/clock.ts"
 import { evidenceQualifyingData } from "../tcb/measurement/qualifying-data.ts"
 import { verifyQuote, type VerifiedQuote } from "../tcb/measurement/quote.ts"

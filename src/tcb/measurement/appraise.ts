@@ -11,7 +11,10 @@
 
 import { toHex } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
+import { approveCommand, errorCheck, shellWord, type Check } from "./check.ts"
+import type { FirmwareEvent } from "./event-log.ts"
 import { compileGlobs, type PathMatcher } from "./glob.ts"
+import { launchChecks, predictionChecks, type Launch } from "./launch.ts"
 import { BOOT_AGGREGATE_PCRS, type VerifiedQuote } from "./quote.ts"
 import {
   BOOT_AGGREGATE,
@@ -27,21 +30,6 @@ const MAX_FAILED_ENTRIES = 500
 const NO_AGGREGATE = "no boot_aggregate"
 
 export type Verdict = "trusted" | "untrusted" | "no_reference"
-
-export interface Check {
-  readonly name: "kind" | "boot_aggregate" | "pcr" | "required" | "file" | "violation" | "files"
-  readonly ok: boolean
-  /** A failed `error` makes the verdict untrusted; a failed `warning` is shown. */
-  readonly severity: "error" | "warning"
-  /** The path, "pcr 4", or what else was judged. */
-  readonly subject: string
-  readonly expected: string
-  readonly seen: string
-  /** One line that stands alone. */
-  readonly message: string
-  /** The command that allows what was seen, where one can. */
-  readonly approve?: string
-}
 
 export interface Appraisal {
   readonly verdict: Verdict
@@ -59,12 +47,17 @@ export interface ReferenceValues {
   readonly vm: string
   /** Who keeps the log of this VM. */
   readonly kind: MeasurementKind
+  /** How the manager started this boot, where it did. */
+  readonly launch?: Launch | undefined
 }
 
 export class Appraiser {
   readonly #table: ReferenceTable | undefined
   readonly #vm: string
   readonly #kind: MeasurementKind
+  readonly #launch: Launch | undefined
+  /** Checks that no evidence changes. */
+  readonly #launchChecks: readonly Check[]
   readonly #excluded: PathMatcher
   readonly #failed = new Map<string, Check>()
   #missing: Set<string>
@@ -72,12 +65,16 @@ export class Appraiser {
   #fatal = false
   #entries = 0
   #aggregate: string | undefined
+  /** The firmware's log of this boot, once it was found to explain the PCRs. */
+  events: readonly FirmwareEvent[] | undefined
 
   /** With no table the verdict is always `no_reference`. */
-  constructor({ table, vm, kind }: ReferenceValues) {
+  constructor({ table, vm, kind, launch }: ReferenceValues) {
     this.#table = table
     this.#vm = vm
     this.#kind = kind
+    this.#launch = launch
+    this.#launchChecks = launch && table ? launchChecks(launch, table, vm) : []
     this.#excluded = compileGlobs(table?.exclude ?? [])
     this.#missing = new Set(table?.required ?? [])
   }
@@ -92,8 +89,11 @@ export class Appraiser {
     if (table === undefined) return noReference(this.#vm)
     const checks = [
       this.#kindCheck(table),
+      ...this.#launchChecks,
+      ...this.#predictionChecks(quote),
       this.#aggregateCheck(quote),
       ...[...table.pcrs].map(([index, allowed]) => this.#pcrCheck(index, allowed, quote)),
+      ...this.#eventLogCheck(),
       ...[...table.required].map((path) => this.#requiredCheck(path)),
       ...this.#failed.values(),
       this.#filesCheck(),
@@ -153,7 +153,7 @@ export class Appraiser {
     const message = ok
       ? `log kept by the ${kind}`
       : `log kept by the ${kind}, the reference table is for the ${table.measurementKind}'s`
-    return error({
+    return errorCheck({
       name: "kind",
       ok,
       subject: "measurement",
@@ -172,7 +172,21 @@ export class Appraiser {
       : this.#aggregate === undefined
         ? "the log does not begin with boot_aggregate: measurement was off or began late"
         : "boot_aggregate is not the digest of pcrs 0-9: they were extended after the kernel started"
-    return error({ name: "boot_aggregate", ok, subject: BOOT_AGGREGATE, expected, seen, message })
+    return errorCheck({ name: "boot_aggregate", ok, subject: BOOT_AGGREGATE, expected, seen, message })
+  }
+
+  #predictionChecks(quote: VerifiedQuote): Check[] {
+    const predicted = this.#launch?.predicted
+    return predicted ? predictionChecks(predicted, quote, this.events) : []
+  }
+
+  #eventLogCheck(): Check[] {
+    if (!this.events) return []
+    const seen = `${this.events.length} events`
+    const message = `the firmware's event log (${seen}) leads to pcrs 0-9`
+    return [
+      errorCheck({ name: "event_log", ok: true, subject: "event log", expected: "pcrs 0-9", seen, message }),
+    ]
   }
 
   #pcrCheck(index: number, allowed: ReadonlySet<string>, quote: VerifiedQuote): Check {
@@ -182,7 +196,7 @@ export class Appraiser {
     const subject = `pcr ${index}`
     const expected = [...allowed].join(" or ")
     const message = ok ? `${subject} holds an allowed value` : `${subject} is ${seen}, ${expected} expected`
-    const check = error({ name: "pcr", ok, subject, expected, seen, message })
+    const check = errorCheck({ name: "pcr", ok, subject, expected, seen, message })
     return ok || value === undefined
       ? check
       : { ...check, approve: approveCommand(this.#vm, `pcr:${index}`, seen) }
@@ -194,7 +208,7 @@ export class Appraiser {
       ? `${path} was measured`
       : `${path} was not measured with an allowed digest, and it must be`
     const expected = [...(this.#table?.files.get(path) ?? [])].join(" or ") || "an allowed digest"
-    return error({
+    return errorCheck({
       name: "required",
       ok,
       subject: path,
@@ -231,12 +245,12 @@ function fileCheck(entry: Measured, table: ReferenceTable, vm: string): Check {
     allowed.length === 0
       ? `${path} is not in the reference table (${seen})`
       : `${path} has digest ${seen}, ${expected} expected`
-  const check = error({ name: "file", ok: false, subject: path, expected, seen, message })
+  const check = errorCheck({ name: "file", ok: false, subject: path, expected, seen, message })
   return algorithm === "sha256" ? { ...check, approve: approveCommand(vm, path, hex) } : check
 }
 
 function violationCheck({ path }: Measured, table: ReferenceTable): Check {
-  const check = error({
+  const check = errorCheck({
     name: "violation",
     ok: false,
     subject: path,
@@ -248,7 +262,7 @@ function violationCheck({ path }: Measured, table: ReferenceTable): Check {
 }
 
 function secondAggregate(entry: Measured): Check {
-  return error({
+  return errorCheck({
     name: "boot_aggregate",
     ok: false,
     subject: BOOT_AGGREGATE,
@@ -261,7 +275,7 @@ function secondAggregate(entry: Measured): Check {
 function noReference(vm: string): Appraisal {
   const message = `no reference table for ${vm}`
   const approve = `mvm measure learn ${shellWord(vm)}`
-  const check = error({
+  const check = errorCheck({
     name: "files",
     ok: false,
     subject: vm,
@@ -270,18 +284,4 @@ function noReference(vm: string): Appraisal {
     message,
   })
   return { verdict: "no_reference", checks: [{ ...check, approve }], moreFailed: 0 }
-}
-
-/** The command that allows `hex` for `subject` (a path, or `pcr:N`). */
-export function approveCommand(vm: string, subject: string, hex: string): string {
-  return `mvm measure approve ${shellWord(vm)} ${shellWord(subject)} --digest ${hex}`
-}
-
-/** A word as a POSIX shell takes it unchanged. */
-function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) && !text.startsWith("-") ? text : `'${text.replaceAll("'", `'\\''`)}'`
-}
-
-function error(check: Omit<Check, "severity" | "approve">): Check {
-  return { ...check, severity: "error" }
 }

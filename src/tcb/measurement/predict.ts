@@ -35,27 +35,52 @@ export interface BootFiles extends Omit<QemuLoad, "initrdBytes"> {
  * @throws MvmError `config` when the kernel is no PE image.
  */
 export function predictOvmfPcrs(boot: BootFiles): Map<number, Uint8Array[]> {
-  const { kernel, initrd, commandLine } = boot
-  const patched = qemuKernelImage(kernel, { ...boot, initrdBytes: initrd?.lengthBytes ?? 0 })
-  const images = patched === undefined ? [kernel] : [patched, kernel]
-  const pcr4 = images.map((image) => predictOvmfPcr4(authenticodeSha256(image)))
+  const { kernel, commandLine, initrd } = predictOvmfEvents(boot)
   return new Map([
-    [4, pcr4],
-    [9, [predictOvmfPcr9(commandLine, initrd?.sha256)]],
+    [4, kernel.map(pcr4Of)],
+    [9, [pcr9Of(commandLine, initrd)]],
   ])
 }
 
+/** 32-byte digests of the events that OVMF and the kernel's EFI stub will log. */
+export interface OvmfEvents {
+  /** PCR 4, one of these. */
+  readonly kernel: readonly Uint8Array[]
+  /** PCR 9 */
+  readonly commandLine: Uint8Array
+  /** PCR 9, next */
+  readonly initrd: Uint8Array | undefined
+}
+
+/** @throws MvmError `config` when the kernel is no PE image. */
+export function predictOvmfEvents(boot: BootFiles): OvmfEvents {
+  const { kernel, initrd, commandLine } = boot
+  const patched = qemuKernelImage(kernel, { ...boot, initrdBytes: initrd?.lengthBytes ?? 0 })
+  const images = patched === undefined ? [kernel] : [patched, kernel]
+  return {
+    kernel: images.map(authenticodeSha256),
+    commandLine: loadOptionsDigest(commandLine, initrd !== undefined),
+    initrd: initrd?.sha256,
+  }
+}
+
 /** PCR 4 from the Authenticode digest of the image that firmware sees. */
-export function predictOvmfPcr4(imageDigest: Uint8Array): Uint8Array {
+export function pcr4Of(imageDigest: Uint8Array): Uint8Array {
   return extendAll([imageDigest, sha256(utf8(CALLING_EFI_APPLICATION)), sha256(SEPARATOR)])
+}
+
+/** PCR 9 from the digests of its two events; the second is there when there is an initrd. */
+export function pcr9Of(loadOptions: Uint8Array, initrdSha256: Uint8Array | undefined): Uint8Array {
+  return extendAll(initrdSha256 === undefined ? [loadOptions] : [loadOptions, initrdSha256])
 }
 
 /** PCR 9 from the command line and the 32-byte digest of the initrd, if there is one. */
 export function predictOvmfPcr9(commandLine: string, initrdSha256: Uint8Array | undefined): Uint8Array {
-  const loadOptions = initrdSha256 === undefined ? commandLine : commandLine + INITRD_ARGUMENT
-  const events = [sha256(utf16le(`${loadOptions}\0`))]
-  if (initrdSha256 !== undefined) events.push(initrdSha256)
-  return extendAll(events)
+  return pcr9Of(loadOptionsDigest(commandLine, initrdSha256 !== undefined), initrdSha256)
+}
+
+function loadOptionsDigest(commandLine: string, hasInitrd: boolean): Uint8Array {
+  return sha256(utf16le(`${commandLine}${hasInitrd ? INITRD_ARGUMENT : ""}\0`))
 }
 
 function extendAll(digests: readonly Uint8Array[]): Uint8Array {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test"
 import { sha256 } from "../../../src/lib/crypto.ts"
 import { toHex, utf8 } from "../../../src/lib/bytes.ts"
-import { Appraiser, type Appraisal, type Check } from "../../../src/tcb/measurement/appraise.ts"
+import { Appraiser, type Appraisal } from "../../../src/tcb/measurement/appraise.ts"
+import type { Check } from "../../../src/tcb/measurement/check.ts"
 import {
   BOOT_AGGREGATE,
   allowFile,

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test"
 import { fromHex } from "../../../src/lib/bytes.ts"
 import { authenticodeSha256 } from "../../../src/tcb/measurement/authenticode.ts"
 import { parseEventLog } from "../../../src/tcb/measurement/event-log.ts"
-import { predictOvmfPcr4, predictOvmfPcr9, predictOvmfPcrs } from "../../../src/tcb/measurement/predict.ts"
+import { pcr4Of, predictOvmfPcr9, predictOvmfPcrs } from "../../../src/tcb/measurement/predict.ts"
 import { qemuKernelImage } from "../../../src/tcb/measurement/qemu-kernel.ts"
 import authenticode from "../../vectors/authenticode.json"
 import { MvmError } from "../../../src/lib/errors.ts"
@@ -46,7 +46,7 @@ describe("the digest of an efi application", () => {
 describe("what ovmf measures of a kernel it is given", () => {
   test("pcr 4 of a real boot follows from the digest of the image", () => {
     const application = parseEventLog(OVMF_BOOT.eventLog).find((event) => event.eventType === APPLICATION)
-    expect(predictOvmfPcr4(application!.digest)).toEqual(OVMF_BOOT.pcrs[4]!)
+    expect(pcr4Of(application!.digest)).toEqual(OVMF_BOOT.pcrs[4]!)
   })
 
   test("pcr 9 of a real boot follows from command line and initrd", () => {
@@ -71,7 +71,7 @@ describe("what ovmf measures of a kernel it is given", () => {
       machine: "pc",
       memoryBytes: 1,
     })
-    expect(pcrs.get(4)).toEqual([predictOvmfPcr4(digest)])
+    expect(pcrs.get(4)).toEqual([pcr4Of(digest)])
     expect(pcrs.get(9)).toEqual([predictOvmfPcr9("a", undefined)])
   })
 })
