@@ -9,7 +9,7 @@
 import { readSync, writeSync } from "node:fs"
 import { equalBytes } from "../lib/bytes.ts"
 import { Sha256 } from "../lib/crypto.ts"
-import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
+import { MvmError, STATUS, asMvmError, errnoOf } from "../lib/errors.ts"
 import { KIND } from "../channel/record.ts"
 import { POLLHUP, POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
 import type { EndStatement } from "./agent-client.ts"
@@ -157,7 +157,7 @@ async function finish(end: ChannelEnd, content: Uint8Array | undefined): Promise
 
 /** Failures that say what happened stay; those that only say that nobody answered leave the outcome open. */
 function withoutReceipt(error: MvmError): MvmError {
-  if (error.status !== 3 || error.code === "unknown_outcome") return error
+  if (error.status !== STATUS.unreachable || error.code === "peer_failed") return error
   return new MvmError("unknown_outcome", `everything was sent, but no receipt came: ${error.message}`, {
     cause: error,
     hint: "outcome unknown: ask the receiver, or send again",

@@ -45,6 +45,7 @@ export const CODES = {
   no_receiver: STATUS.unreachable,
   timeout: STATUS.unreachable,
   aborted: STATUS.unreachable,
+  peer_failed: STATUS.unreachable,
   unknown_outcome: STATUS.unreachable,
   busy: STATUS.unreachable,
   untrusted: STATUS.attestation,

@@ -6,8 +6,8 @@
  */
 
 import { equalBytes, toHex } from "../lib/bytes.ts"
-import { MvmError, asMvmError } from "../lib/errors.ts"
-import { clip, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
+import { MvmError, STATUS, asMvmError } from "../lib/errors.ts"
+import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { directionFrom, endOf, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
 import type { MvmContext } from "./context.ts"
 import { acceptEnd } from "./end-of-direction.ts"
@@ -294,7 +294,10 @@ export class Broker {
 
   #abort(channel: Channel, end: ChannelEnd, fields: Fields<"ABORT">): void {
     const other = this.#context.hub.byUuid(otherEnd(channel, end).uuid)
-    if (other?.session && channel.state !== "closed") this.#send(other, "ABORT", fields)
+    if (other?.session && channel.state !== "closed") {
+      const told = ofPeer(end.name, fields)
+      this.#send(other, "ABORT", { channelId: channel.id, code: told.code, message: told.message })
+    }
     channel.state = "closed"
     channel.endReason = fields.message
     void this.#context.audit.commit("abort", {
@@ -340,6 +343,16 @@ export class Broker {
   }
 }
 
+/**
+ * Why `name` gave up, as its peer is told. Trust: code and message are `name`'s own words. Its disk or its disbelief
+ * are not the peer's; only that what arrived was not what was sent is a fact about both.
+ */
+function ofPeer(name: string, fields: Fields<"ABORT">): MvmError {
+  const { code, status } = errorFromPeer(fields.code, fields.message)
+  const told = status === STATUS.integrity || code === "aborted" ? code : "peer_failed"
+  return new MvmError(told, clip(`${name} gave up: ${fields.message}`, 1000))
+}
+
 /** Codes whose message names something of the host or of the other VM's software. */
 const REDUCED = new Map<string, string>([
   ["internal", "the MVM failed; its log says why"],
@@ -355,7 +368,7 @@ function reduced(failure: MvmError, reader: string): MvmError {
   const message = REDUCED.get(failure.code)
   if (message) return new MvmError(failure.code, message)
   if (failure.status === 4) {
-    const own = failure.message.includes(`${reader}:`)
+    const own = failure.message.startsWith(`${reader}: `)
     return own
       ? new MvmError(failure.code, failure.message, { hint: failure.hint })
       : new MvmError("peer_untrusted", "the other end's software is not trusted")

@@ -108,8 +108,9 @@ function absent(wanted: Wanted, member: Member | undefined): MvmError {
       hint: `start ${wanted.target} and its agent, or wait for it with --wait`,
     })
   }
-  const verb = wanted.role === "receive" ? "offers" : "waits for"
+  const [verb, command] =
+    wanted.role === "receive" ? ["offers", "mvm guest send --offer"] : ["waits for", "mvm guest recv"]
   return new MvmError("no_receiver", `nobody on ${wanted.target} ${verb} service ${wanted.service}`, {
-    hint: `run mvm guest recv there, or wait for it with --wait`,
+    hint: `run ${command} there, or wait for it with --wait`,
   })
 }

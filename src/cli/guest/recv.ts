@@ -7,7 +7,7 @@ import { setPipeSize } from "../../platform/posix.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
 import { note } from "../output.ts"
-import { DEFAULT_SERVICE, transfer } from "./transfer.ts"
+import { nameOf, serviceOf, transfer } from "./transfer.ts"
 
 const PIPE_BYTES = 1 << 20
 const STDOUT = 1
@@ -32,8 +32,8 @@ export const guestRecv: CommandSpec = {
     "guest recv db --request >out",
   ],
   async run(call) {
-    const source = call.args[0]
-    const service = call.text("service") ?? DEFAULT_SERVICE
+    const source = call.args[0] === undefined ? undefined : nameOf(call.args[0], "source")
+    const service = serviceOf(call)
     const digest = call.oneOf("digest", ["chain", "sha256"], "chain")
     const waitMs = call.given("wait") ? call.durationMs("wait", 3_600_000) : 0
     const request = call.flag("request")

@@ -8,7 +8,7 @@ import { setPipeSize } from "../../platform/posix.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
 import { note } from "../output.ts"
-import { DEFAULT_SERVICE, transfer } from "./transfer.ts"
+import { nameOf, serviceOf, transfer } from "./transfer.ts"
 
 const PIPE_BYTES = 1 << 20
 
@@ -30,9 +30,9 @@ export const guestSend: CommandSpec = {
     "guest send backup --service nightly - <archive.tar",
   ],
   async run(call) {
-    const target = call.arg(0)
+    const target = nameOf(call.arg(0), "target")
     const path = call.args[1]
-    const service = call.text("service") ?? DEFAULT_SERVICE
+    const service = serviceOf(call)
     const digest = call.oneOf("digest", ["chain", "sha256"], "chain")
     const waitMs = call.given("wait") ? call.durationMs("wait", 3_600_000) : 0
     const source = openSource(path)

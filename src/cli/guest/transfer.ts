@@ -8,11 +8,26 @@ import { AgentClient } from "../../guest/agent-client.ts"
 import type { ChannelEnd } from "../../guest/channel-end.ts"
 import type { TransferSummary } from "../../guest/pump.ts"
 import { toHex } from "../../lib/bytes.ts"
-import { asMvmError } from "../../lib/errors.ts"
+import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
+import { isName } from "../../wire/schema.ts"
+import type { Call } from "../command.ts"
 import { ProgressLine, note } from "../output.ts"
 
-export const DEFAULT_SERVICE = "default"
+const DEFAULT_SERVICE = "default"
+
+/** The service this invocation names. @throws MvmError `usage`. */
+export function serviceOf(call: Call): string {
+  return nameOf(call.text("service") ?? DEFAULT_SERVICE, "--service")
+}
+
+/** `text`, a word of the command line, as the name of a VM or a service. @throws MvmError `usage`. */
+export function nameOf(text: string, what: string): string {
+  if (isName(text)) return text
+  throw new MvmError("usage", `${what}: ${text} is not a name`, {
+    hint: "letters, digits, . _ -, at most 64, not beginning with . or -",
+  })
+}
 
 export interface TransferOptions {
   readonly socket: string
