@@ -7,11 +7,13 @@
 
 import { SHA256_BYTES } from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
+import { compileGlob } from "../tcb/measurement/glob.ts"
 import { isName } from "../wire/schema.ts"
 import type { StateDatabase } from "./database.ts"
 
 const PCR_COUNT = 24
 const MAX_PATH = 4096
+const MAX_EXCLUDES = 256
 const SCOPE_UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 export interface ReferenceEntry {
@@ -37,6 +39,14 @@ export interface ReferencePcr {
   readonly addedMs: number
 }
 
+/** Paths that are not judged. */
+export interface ReferenceExclude {
+  /** See tcb/measurement/glob. */
+  readonly glob: string
+  readonly reason: string
+  readonly addedMs: number
+}
+
 export interface ReferenceTable {
   /** By path, then digest. */
   listReference(scope: string): ReferenceEntry[]
@@ -50,6 +60,12 @@ export interface ReferenceTable {
   setPcr(scope: string, index: number, values: readonly Omit<ReferencePcr, "index">[]): void
   /** How many values were removed. */
   removePcr(scope: string, index: number): number
+  /** By glob. */
+  listExcludes(scope: string): ReferenceExclude[]
+  /** One already there is replaced. @throws MvmError `config` for a bad glob, or too many of them. */
+  addExclude(scope: string, exclude: ReferenceExclude): void
+  /** Whether it was there. */
+  removeExclude(scope: string, glob: string): boolean
   /** Removes every value of the scope, and says how many there were. */
   clearReference(scope: string): number
   /** Every scope that has values. */
@@ -73,6 +89,12 @@ interface PcrRow {
   added_ms: bigint
 }
 
+interface ExcludeRow {
+  glob: string
+  reason: string
+  added_ms: bigint
+}
+
 export function referenceTable(database: StateDatabase): ReferenceTable {
   const list = database.prepare<EntryRow>("SELECT * FROM reference WHERE scope = ? ORDER BY path, digest")
   const find = database.prepare<{ path: string }>(
@@ -86,8 +108,15 @@ export function referenceTable(database: StateDatabase): ReferenceTable {
   const putPcr = database.prepare("INSERT OR REPLACE INTO reference_pcr VALUES (?, ?, ?, ?, ?, ?)")
   const dropPcr = database.prepare("DELETE FROM reference_pcr WHERE scope = ? AND pcr = ?")
   const dropPcrs = database.prepare("DELETE FROM reference_pcr WHERE scope = ?")
+  const excludes = database.prepare<ExcludeRow>(
+    "SELECT * FROM reference_exclude WHERE scope = ? ORDER BY glob",
+  )
+  const putExclude = database.prepare("INSERT OR REPLACE INTO reference_exclude VALUES (?, ?, ?, ?)")
+  const dropExclude = database.prepare("DELETE FROM reference_exclude WHERE scope = ? AND glob = ?")
+  const dropExcludes = database.prepare("DELETE FROM reference_exclude WHERE scope = ?")
   const scopes = database.prepare<{ scope: string }>(
-    "SELECT scope FROM reference UNION SELECT scope FROM reference_pcr ORDER BY scope",
+    `SELECT scope FROM reference UNION SELECT scope FROM reference_pcr
+      UNION SELECT scope FROM reference_exclude ORDER BY scope`,
   )
   return {
     listReference: (scope) => list.all(scope).map(toEntry),
@@ -123,7 +152,21 @@ export function referenceTable(database: StateDatabase): ReferenceTable {
       })
     },
     removePcr: (scope, index) => dropPcr.run(scope, index),
-    clearReference: (scope) => database.transaction(() => dropScope.run(scope) + dropPcrs.run(scope)),
+    listExcludes: (scope) =>
+      excludes.all(scope).map(({ glob, reason, added_ms }) => ({ glob, reason, addedMs: Number(added_ms) })),
+    addExclude(scope, { glob, reason, addedMs }) {
+      checkScope(scope)
+      compileGlob(glob)
+      database.transaction(() => {
+        putExclude.run(scope, glob, reason, addedMs)
+        if (excludes.all(scope).length > MAX_EXCLUDES) {
+          throw new MvmError("config", `reference.exclude: more than ${MAX_EXCLUDES} globs`)
+        }
+      })
+    },
+    removeExclude: (scope, glob) => dropExclude.run(scope, glob) > 0,
+    clearReference: (scope) =>
+      database.transaction(() => dropScope.run(scope) + dropPcrs.run(scope) + dropExcludes.run(scope)),
     listScopes: () => scopes.all().map((row) => row.scope),
   }
 }

@@ -35,6 +35,8 @@ const vmConfig = v.strictObject({
   machine: v.picklist(["pc", "q35"]),
   /** Period of the measurements while a channel is open. */
   remeasureSeconds: v.pipe(v.number(), v.minValue(0)),
+  /** What an entry means that the kernel could not vouch for; default `deny`. */
+  violations: v.optional(v.picklist(["deny", "warn"])),
   /** User a local endpoint runs as. */
   uid: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
 })

@@ -84,4 +84,13 @@ export const MIGRATIONS: readonly string[] = [
     signature BLOB NOT NULL
   ) STRICT;
   `,
+  `
+  CREATE TABLE reference_exclude (
+    scope    TEXT NOT NULL,
+    glob     TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    added_ms INTEGER NOT NULL,
+    PRIMARY KEY (scope, glob)
+  ) STRICT, WITHOUT ROWID;
+  `,
 ]
