@@ -14,6 +14,7 @@ import { peerCredentials } from "../platform/posix.ts"
 import { connectUnix, listenUnix, type ByteSocket } from "../platform/unix-socket.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
 import { errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
+import { LOG_CHUNK_BYTES } from "../wire/messages.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
 import type { Environment, MemoryPlace } from "./environment.ts"
@@ -215,6 +216,8 @@ export class Agent implements SessionHost {
         return this.#client.link.send("DONE", {}, message.requestId)
       case "MEASURE":
         return this.#measure(message)
+      case "EVENTS":
+        return this.#events(message)
       case "CHALLENGE":
         return this.#challenge(message)
       case "GRANT":
@@ -246,6 +249,14 @@ export class Agent implements SessionHost {
         { purpose: "periodic", nonce, binding: NO_BINDING, logOffset },
         (quote) => this.#client.link.send("MEASURED", { quote }, message.requestId),
       )
+    })
+  }
+
+  #events({ requestId, fields: { offset } }: NamedMessage<"EVENTS">): void {
+    this.#answering(requestId, async () => {
+      const all = this.#source.readEvents()
+      const events = all.subarray(offset, offset + LOG_CHUNK_BYTES)
+      this.#client.link.send("EVENT_LOG", { totalBytes: all.length, offset, events }, requestId)
     })
   }
 

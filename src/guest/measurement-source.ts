@@ -9,10 +9,13 @@
 import { closeSync, openSync, readSync } from "node:fs"
 import { concat } from "../lib/bytes.ts"
 import { sha256 } from "../lib/crypto.ts"
-import { MvmError } from "../lib/errors.ts"
+import { MvmError, errnoOf } from "../lib/errors.ts"
 import { BOOT_AGGREGATE_PCRS, IMA_PCR } from "../tcb/measurement/quote.ts"
 import { encodeImaEntry, type EncodedImaEntry } from "../tcb/measurement/ima-encode.ts"
 import type { GuestVtpm } from "./vtpm.ts"
+
+/** The firmware's event log, as the kernel hands it on. */
+export const EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
 
 export const KERNEL_LOG = "/sys/kernel/security/ima/binary_runtime_measurements"
 
@@ -23,12 +26,14 @@ export interface MeasurementSource {
   readonly kind: "kernel" | "agent"
   /** The log's bytes from `offset` to its present end. */
   read(offset: number): Uint8Array
+  /** The firmware's event log; empty where there is none. */
+  readEvents(): Uint8Array
   /** The program is about to be served: on a local endpoint it enters the log first. */
   measure(path: string, digest: Uint8Array): Promise<void>
 }
 
 /** The kernel's IMA log. @throws MvmError `setup` when this kernel keeps none. */
-export function kernelLog(path = KERNEL_LOG): MeasurementSource {
+export function kernelLog(path = KERNEL_LOG, eventPath = EVENT_LOG): MeasurementSource {
   const read = (offset: number): Uint8Array => {
     let fd: number
     try {
@@ -45,7 +50,21 @@ export function kernelLog(path = KERNEL_LOG): MeasurementSource {
       closeSync(fd)
     }
   }
-  return { kind: "kernel", read, measure: async () => {} }
+  const readEvents = (): Uint8Array => {
+    let fd: number
+    try {
+      fd = openSync(eventPath, "r")
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return new Uint8Array(0)
+      throw new MvmError("setup", `cannot read the event log ${eventPath}`, { cause: error })
+    }
+    try {
+      return readFrom(fd, 0)
+    } finally {
+      closeSync(fd)
+    }
+  }
+  return { kind: "kernel", read, readEvents, measure: async () => {} }
 }
 
 function readFrom(fd: number, offset: number): Uint8Array {
@@ -57,7 +76,7 @@ function readFrom(fd: number, offset: number): Uint8Array {
     if (got === 0) return concat(...parts)
     parts.push(part.subarray(0, got))
     at += got
-    if (at - offset > MAX_LOG_BYTES) throw new MvmError("too_large", "the IMA log is too long")
+    if (at - offset > MAX_LOG_BYTES) throw new MvmError("too_large", "the measurement log is too long")
   }
 }
 
@@ -75,6 +94,7 @@ export async function agentLog(vtpm: GuestVtpm): Promise<MeasurementSource> {
   return {
     kind: "agent",
     read: (offset) => concat(...entries).slice(offset),
+    readEvents: () => new Uint8Array(0),
     measure: (path, digest) => {
       const key = `${digest.toHex()} ${path}`
       const next = chain.then(async () => {

@@ -251,6 +251,7 @@ const ANSWERS = new Set<MessageName>([
   "ACCEPT",
   "OPENED",
   "MEASURED",
+  "EVENT_LOG",
 ])
 
 /** Trust: `fields` is what the peer says went wrong; an unknown code becomes `aborted`. */

@@ -231,6 +231,14 @@ export const MESSAGES = defineTable({
 
   MEASURE: row({ id: 48, from: "mvm", since: 1, maxBytes: 128, fields: { nonce, logOffset: u53 } }),
   MEASURED: row({ id: 49, from: "guest", since: 1, maxBytes: 4096, fields: { quote } }),
+  EVENTS: row({ id: 50, from: "mvm", since: 1, maxBytes: 64, fields: { offset: u53 } }),
+  EVENT_LOG: row({
+    id: 51,
+    from: "guest",
+    since: 1,
+    maxBytes: 50 * 1024,
+    fields: { totalBytes: u53, offset: u53, events: bytesUpTo(LOG_CHUNK_BYTES) },
+  }),
 })
 
 export type Program = Infer<typeof program>
