@@ -90,9 +90,13 @@ export class Agent implements SessionHost {
     const vtpm = await GuestVtpm.open(await options.environment.openTpm())
     const source = await options.environment.measurementSource(vtpm)
     const agent = new Agent(options, vtpm, source)
-    // The agent itself is the first program that a local endpoint measures.
-    const self = await agent.#programs.identify(process.pid, process.geteuid?.() ?? 0)
-    await source.measure(self.path, self.digest)
+    // The agent itself is the first program that a local endpoint measures. In a VM the kernel did that, and its
+    // digest, which commands of the same file need, can come while the link is made.
+    const self = agent.#programs
+      .identify(process.pid, process.geteuid?.() ?? 0)
+      .then(({ path, digest }) => source.measure(path, digest))
+    if (source.kind === "agent") await self
+    else self.catch((error: unknown) => agent.log.warn("self", { message: asMvmError(error).message }))
     mkdirSync(dirname(options.environment.socketPath), { recursive: true, mode: 0o755 })
     agent.#listener = listenUnix(options.environment.socketPath, agent.#socketMode, (socket) =>
       agent.#adopt(socket),

@@ -15,8 +15,8 @@ const MAX_CACHED = 256
 const BLOCK_BYTES = 1 << 20
 
 export class ProgramIdentifier {
-  readonly #digests = new Map<string, Uint8Array>()
-  readonly #buffer = new Uint8Array(BLOCK_BYTES)
+  /** Also those being worked out, so that a file is read once however many ask. */
+  readonly #digests = new Map<string, Promise<Uint8Array>>()
 
   /** @throws MvmError `refused` when the process is gone or hides its executable. */
   async identify(pid: number, uid: number): Promise<Program> {
@@ -37,25 +37,27 @@ export class ProgramIdentifier {
       const key = [stat.dev, stat.ino, stat.size, stat.mtimeNs, stat.ctimeNs].join(":")
       let digest = this.#digests.get(key)
       if (!digest) {
-        digest = await this.#hash(fd)
         if (this.#digests.size >= MAX_CACHED) this.#digests.clear()
+        digest = hashFile(fd)
         this.#digests.set(key, digest)
+        digest.catch(() => this.#digests.delete(key))
       }
-      return { path: path.replace(/ \(deleted\)$/, "").slice(0, 1000), digest, uid }
+      return { path: path.replace(/ \(deleted\)$/, "").slice(0, 1000), digest: await digest, uid }
     } finally {
       closeSync(fd)
     }
   }
+}
 
-  async #hash(fd: number): Promise<Uint8Array> {
-    const hash = createHash("sha256")
-    for (let at = 0; ;) {
-      const got = readSync(fd, this.#buffer, 0, BLOCK_BYTES, at)
-      if (got === 0) return new Uint8Array(hash.digest())
-      hash.update(this.#buffer.subarray(0, got))
-      at += got
-      // The agent serves others meanwhile.
-      if (at % (16 * BLOCK_BYTES) === 0) await Bun.sleep(0)
-    }
+async function hashFile(fd: number): Promise<Uint8Array> {
+  const hash = createHash("sha256")
+  const buffer = new Uint8Array(BLOCK_BYTES)
+  for (let at = 0; ;) {
+    const got = readSync(fd, buffer, 0, BLOCK_BYTES, at)
+    if (got === 0) return new Uint8Array(hash.digest())
+    hash.update(buffer.subarray(0, got))
+    at += got
+    // The agent serves others meanwhile.
+    if (at % (4 * BLOCK_BYTES) === 0) await Bun.sleep(0)
   }
 }

@@ -22,7 +22,8 @@ const FIRST_MEASURE_MS = 1000
 export class Watch {
   readonly #context: MvmContext
   readonly #broker: Broker
-  readonly #due = new Map<string, number>()
+  /** When each session is measured next; a new session, so a new boot, has a time of its own. */
+  readonly #due = new WeakMap<Session, number>()
   readonly #busy = new Set<string>()
   readonly #said = new Map<string, string>()
   readonly #timer: ReturnType<typeof setInterval>
@@ -41,7 +42,7 @@ export class Watch {
   async measure(member: Member): Promise<void> {
     const { session } = member
     if (!session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
-    this.#due.set(member.record.uuid, Date.now() + member.record.config.remeasureSeconds * 1000)
+    this.#due.set(session, Date.now() + member.record.config.remeasureSeconds * 1000)
     const nonce = random(32)
     const { fields } = await member.link.request(
       "MEASURE",
@@ -83,8 +84,9 @@ export class Watch {
     const now = Date.now()
     for (const member of this.#context.hub.members()) {
       const { uuid } = member.record
-      if (!member.session || this.#busy.has(uuid)) continue
-      if ((this.#due.get(uuid) ?? this.#firstDue(member, now)) > now) continue
+      const { session } = member
+      if (!session || this.#busy.has(uuid)) continue
+      if ((this.#due.get(session) ?? this.#firstDue(member, session, now)) > now) continue
       this.#busy.add(uuid)
       this.measure(member)
         .then(
@@ -104,9 +106,9 @@ export class Watch {
   }
 
   /** A member is measured soon after it linked, then on its period. */
-  #firstDue(member: Member, now: number): number {
+  #firstDue(member: Member, session: Session, now: number): number {
     const due = now + Math.min(FIRST_MEASURE_MS, member.record.config.remeasureSeconds * 1000)
-    this.#due.set(member.record.uuid, due)
+    this.#due.set(session, due)
     return due
   }
 
