@@ -6,13 +6,14 @@
  */
 
 import { equalBytes, toHex } from "../lib/bytes.ts"
-import { MvmError, STATUS, asMvmError } from "../lib/errors.ts"
-import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import { clip, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { directionFrom, endOf, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
 import type { MvmContext } from "./context.ts"
 import { acceptEnd } from "./end-of-direction.ts"
 import type { Member } from "./member.ts"
 import { STEP_TIMEOUT_MS, openChannel } from "./opening.ts"
+import { ofPeer, reduced } from "./told.ts"
 
 /** ALLOC requests one member may have under way. */
 const MAX_OPENING = 256
@@ -226,7 +227,7 @@ export class Broker {
         this.#context.channels.discard(channel)
       }
     }
-    this.#fail(asker, answerTo, reduced(failure, asker.record.name))
+    this.#fail(asker, answerTo, failure)
   }
 
   #awaitRequest(asker: Member, channel: Channel): Promise<NamedMessage<"REQUEST">> {
@@ -331,7 +332,7 @@ export class Broker {
   }
 
   #fail(member: Member, requestId: number, error: MvmError): void {
-    if (member.session) member.link.fail(requestId, error)
+    if (member.session) member.link.fail(requestId, reduced(error, member.record.name))
   }
 
   #send<N extends LinkMessage["name"]>(member: Member, name: N, fields: Fields<N>): void {
@@ -341,37 +342,4 @@ export class Broker {
       this.#context.log.warn("link_send", { vm: member.record.name, message: asMvmError(error).message })
     }
   }
-}
-
-/**
- * Why `name` gave up, as its peer is told. Trust: code and message are `name`'s own words. Its disk or its disbelief
- * are not the peer's; only that what arrived was not what was sent is a fact about both.
- */
-function ofPeer(name: string, fields: Fields<"ABORT">): MvmError {
-  const { code, status } = errorFromPeer(fields.code, fields.message)
-  const told = status === STATUS.integrity || code === "aborted" ? code : "peer_failed"
-  return new MvmError(told, clip(`${name} gave up: ${fields.message}`, 1000))
-}
-
-/** Codes whose message names something of the host or of the other VM's software. */
-const REDUCED = new Map<string, string>([
-  ["internal", "the MVM failed; its log says why"],
-  ["io", "the MVM failed; its log says why"],
-  ["state", "the MVM failed; its log says why"],
-  ["no_space", "the host's shared memory is full"],
-  ["denied", "the policy of this host denies it"],
-  ["policy_broken", "the policy is broken, so nothing is allowed"],
-])
-
-/** `failure` as `reader`, a guest, may see it: the operator finds the rest in the audit. */
-function reduced(failure: MvmError, reader: string): MvmError {
-  const message = REDUCED.get(failure.code)
-  if (message) return new MvmError(failure.code, message)
-  if (failure.status === 4) {
-    const own = failure.message.startsWith(`${reader}: `)
-    return own
-      ? new MvmError(failure.code, failure.message, { hint: failure.hint })
-      : new MvmError("peer_untrusted", "the other end's software is not trusted")
-  }
-  return new MvmError(failure.code, failure.message, { hint: failure.hint })
 }
