@@ -30,8 +30,8 @@ export interface ChannelEnd {
 
 /** How far one direction came: index 0 is asker to answerer. */
 export interface Direction {
-  fin: EndOfDirection | undefined
-  receipt: EndOfDirection | undefined
+  fin: LoggedEnd | undefined
+  receipt: LoggedEnd | undefined
 }
 
 export interface EndOfDirection {
@@ -42,6 +42,11 @@ export interface EndOfDirection {
   readonly content: Uint8Array | undefined
   /** 64 bytes, the end's identity key */
   readonly signature: Uint8Array
+}
+
+/** A statement the MVM took; it counts, and is passed on, once its row is on disk. */
+export interface LoggedEnd extends EndOfDirection {
+  readonly logged: Promise<void>
 }
 
 export interface Channel {

@@ -11,7 +11,15 @@ import { fromHex, toHex } from "../lib/bytes.ts"
 import { errnoOf } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import type { Arena } from "./arena.ts"
-import { endOf, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
+import {
+  endOf,
+  otherEnd,
+  type Channel,
+  type ChannelEnd,
+  type Direction,
+  type EndOfDirection,
+  type LoggedEnd,
+} from "./channel.ts"
 
 /** What a channel's file holds. */
 interface StoredChannel {
@@ -28,6 +36,16 @@ interface StoredChannel {
   maxSeconds: number | undefined
   askerProgram: { path: string; digest: string }
   openedMs: number
+  ends?: Record<"fin" | "receipt", StoredEnd | null>[]
+}
+
+/** A FIN or RECEIPT that was logged: its other half may come in the next life of the MVM. */
+interface StoredEnd {
+  lengthBytes: number
+  records: number
+  digest: string
+  content: string | null
+  signature: string
 }
 
 export class ChannelTable {
@@ -65,6 +83,7 @@ export class ChannelTable {
 
   /** Remember an open channel across restarts of the MVM. */
   persist(channel: Channel): void {
+    if (!this.#channels.has(channel.key)) return
     const stored: StoredChannel = {
       id: channel.key,
       service: channel.service,
@@ -79,6 +98,10 @@ export class ChannelTable {
       maxSeconds: channel.maxSeconds,
       askerProgram: channel.askerProgram,
       openedMs: channel.openedMs,
+      ends: channel.directions.map(({ fin, receipt }) => ({
+        fin: storeEnd(fin),
+        receipt: storeEnd(receipt),
+      })),
     }
     const path = this.#path(channel.key)
     writeFileSync(`${path}.new`, JSON.stringify(stored), { mode: 0o600 })
@@ -163,10 +186,35 @@ function revive(stored: StoredChannel): Channel {
     state: "open",
     transcript: fromHex(stored.transcript),
     openedMs: stored.openedMs,
-    directions: [
-      { fin: undefined, receipt: undefined },
-      { fin: undefined, receipt: undefined },
-    ],
+    directions: [reviveDirection(stored, 0), reviveDirection(stored, 1)],
     endReason: undefined,
   }
+}
+
+function storeEnd(end: EndOfDirection | undefined): StoredEnd | null {
+  if (!end) return null
+  const { lengthBytes, records, digest, content, signature } = end
+  return {
+    lengthBytes,
+    records,
+    digest: toHex(digest),
+    content: content ? toHex(content) : null,
+    signature: toHex(signature),
+  }
+}
+
+function reviveDirection(stored: StoredChannel, index: 0 | 1): Direction {
+  const said = stored.ends?.[index]
+  const end = (one: StoredEnd | null | undefined): LoggedEnd | undefined =>
+    one
+      ? {
+          lengthBytes: one.lengthBytes,
+          records: one.records,
+          digest: fromHex(one.digest),
+          content: one.content === null ? undefined : fromHex(one.content),
+          signature: fromHex(one.signature),
+          logged: Promise.resolve(),
+        }
+      : undefined
+  return { fin: end(said?.fin), receipt: end(said?.receipt) }
 }

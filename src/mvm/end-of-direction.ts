@@ -2,12 +2,13 @@
  * @module mvm/end-of-direction
  *
  * FIN and RECEIPT: checked, committed to the audit log, and only then passed on. Both are idempotent: the same
- * statement again is passed on again and leaves no second row; another statement is refused.
+ * statement again is passed on again and leaves no second row; another statement is refused. A statement whose row
+ * could not be written was never made.
  */
 
 import { equalBytes, toHex } from "../lib/bytes.ts"
 import { p256Verify } from "../lib/crypto.ts"
-import { MvmError } from "../lib/errors.ts"
+import { MvmError, asMvmError } from "../lib/errors.ts"
 import { finMessage, receiptMessage } from "../channel/transcript.ts"
 import type { NamedMessage } from "../wire/link.ts"
 import { directionFrom, otherEnd, type Channel, type ChannelEnd, type EndOfDirection } from "./channel.ts"
@@ -22,8 +23,11 @@ export interface EndStatement {
 }
 
 /**
+ * Resolves when the statement may be passed on.
+ *
  * @throws MvmError `protocol` when this end may not say it, `signature` when it is not signed by the end's
- *   identity key, `digest_mismatch` when a receipt names other content than the FIN.
+ *   identity key, `digest_mismatch` when a receipt names other content than the FIN, `aborted` when the channel
+ *   ended meanwhile, and as the audit log when the row could not be written.
  */
 export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<void> {
   const { channel, end, member, message } = statement
@@ -50,19 +54,34 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
   const slot = message.name === "FIN" ? "fin" : "receipt"
   const before = direction[slot]
   if (before) {
-    if (sameContent(before, stated)) return
-    throw new MvmError("protocol", `${message.name}: another one was already logged`)
+    if (!sameContent(before, stated)) {
+      throw new MvmError("protocol", `${message.name}: another one was already logged`)
+    }
+    return before.logged
   }
   if (message.name === "RECEIPT" && (!direction.fin || !sameContent(direction.fin, stated))) {
     throw new MvmError("digest_mismatch", `RECEIPT of ${end.name} does not match what was sent`)
   }
-  direction[slot] = stated
-  await context.audit.commit(message.name === "FIN" ? "fin" : "receipt", {
+  const logged = commit(context, statement, stated).then(
+    () => remember(context, channel),
+    (error: unknown) => {
+      direction[slot] = undefined
+      throw error
+    },
+  )
+  direction[slot] = { ...stated, logged }
+  await logged
+  if (isClosed(channel)) throw new MvmError("aborted", `${message.name}: the channel has ended`)
+}
+
+function commit(context: MvmContext, statement: EndStatement, stated: EndOfDirection): Promise<void> {
+  const { channel, end, message } = statement
+  return context.audit.commit(message.name === "FIN" ? "fin" : "receipt", {
     channel: channel.key,
     service: channel.service,
     by: end.name,
     peer: otherEnd(channel, end).name,
-    direction: fields.direction,
+    direction: message.fields.direction,
     lengthBytes: stated.lengthBytes,
     records: stated.records,
     covers: stated.content ? "records and content" : "records",
@@ -71,6 +90,20 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
     transcript: toHex(channel.transcript),
     signature: toHex(stated.signature),
   })
+}
+
+/** For the next life of the MVM. The row on disk is what counts: a failure here ends nothing. */
+function remember(context: MvmContext, channel: Channel): void {
+  try {
+    context.channels.persist(channel)
+  } catch (error) {
+    context.log.warn("channel_file", { channel: channel.key, message: asMvmError(error).message })
+  }
+}
+
+/** Asked again after an await: the state may be another by then. */
+function isClosed(channel: Channel): boolean {
+  return channel.state !== "open"
 }
 
 function sameContent(a: EndOfDirection, b: EndOfDirection): boolean {

@@ -1,0 +1,44 @@
+import { describe, expect, test } from "bun:test"
+import { ScriptedMvm, openBetween, refusal } from "./scripted.ts"
+
+describe("the end of a direction", () => {
+  test("is logged once and forwarded, however often it is said", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    const { id } = await openBetween(a, b)
+    await a.end("FIN", id)
+    await a.end("FIN", id)
+    expect(mvm.audited("fin")).toHaveLength(1)
+    await b.hear("FIN")
+    await b.end("RECEIPT", id)
+    await a.hear("RECEIPT")
+    expect(mvm.audited("receipt")).toHaveLength(1)
+  })
+
+  test("is not forwarded when its row could not be written, not even when it is said again", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    const { id } = await openBetween(a, b)
+    mvm.context.audit.flush()
+    mvm.context.registry.database.prepare("ALTER TABLE audit RENAME TO audit_gone").run()
+    const both = [refusal(a.end("FIN", id)), refusal(a.end("FIN", id))]
+    for (const refused of await Promise.all(both)) expect(refused.code).toBe("internal")
+    await b.settled()
+    expect(b.heard.filter((message) => message.name === "FIN")).toEqual([])
+    mvm.context.registry.database.prepare("ALTER TABLE audit_gone RENAME TO audit").run()
+    await a.end("FIN", id)
+    await b.hear("FIN")
+    expect(mvm.audited("fin")).toHaveLength(1)
+  })
+
+  test("tells a guest nothing of the host when the row cannot be written", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    const { id } = await openBetween(a, b)
+    mvm.context.registry.database.prepare("ALTER TABLE audit RENAME TO audit_gone").run()
+    const refused = await refusal(a.end("FIN", id))
+    mvm.context.registry.database.prepare("ALTER TABLE audit_gone RENAME TO audit").run()
+    expect(refused.message).not.toContain("/")
+    expect(refused.hint).toBeUndefined()
+  })
+})
