@@ -29,20 +29,21 @@ const OPEN = new Set<ErrorCode>([
   "interrupted",
 ])
 
-const REPLACED = new Map<ErrorCode, string>([
-  ["no_space", "the host has no space left"],
-  ["denied", "the policy of this host denies it"],
-  ["policy_broken", "the policy is broken, so nothing is allowed"],
+/** What stands in for the operator's words, and what the operator can do. */
+const REPLACED = new Map<ErrorCode, readonly [string, string]>([
+  ["no_space", ["the host has no space left", "the log of mvm serve says where"]],
+  ["denied", ["the policy of this host denies it", "mvm audit list --kind refused names the rule"]],
+  ["policy_broken", ["the policy is broken, so nothing is allowed", "mvm policy check says where"]],
 ])
 
 /** `failure` as `reader`, a guest, may see it. */
 export function reduced(failure: MvmError, reader: string): MvmError {
   const { code, message, hint } = failure
   const replaced = REPLACED.get(code)
-  if (replaced) return new MvmError(code, replaced)
+  if (replaced) return new MvmError(code, replaced[0], { hint: `operator: ${replaced[1]}` })
   if (OPEN.has(code)) return new MvmError(code, message, { hint })
   if (failure.status !== STATUS.attestation) {
-    return new MvmError("internal", "the MVM failed; its log says why")
+    return new MvmError("internal", "the MVM failed", { hint: "operator: the log of mvm serve says why" })
   }
   return message.startsWith(`${reader}: `)
     ? new MvmError(code, message, { hint })

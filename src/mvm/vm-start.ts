@@ -45,6 +45,7 @@ export async function startQemu(parts: StartParts, record: VmRecord): Promise<Ru
   const { registry, audit } = parts
   const paths = vmPaths(parts.stateDir.path, record.uuid, record.name)
   const options = qemuOptions(parts, record, paths)
+  mkdirSync(paths.run, { recursive: true, mode: 0o700 })
   const digests = await hashLaunch(options)
   const vtpm = await startVtpmForQemu({
     ...vtpmOptions(parts, record, paths),
@@ -110,7 +111,6 @@ export function qemuOptions(
 ): QemuOptions {
   const { config } = vm
   if (!config.kernel || !config.initrd) throw new MvmError("usage", "a VM needs --kernel and --initrd")
-  mkdirSync(paths.run, { recursive: true, mode: 0o700 })
   return {
     name: vm.name,
     uuid: vm.uuid,

@@ -44,9 +44,16 @@ export function signalProcess(id: ProcessId, signal: NodeJS.Signals): boolean {
   }
 }
 
-/** Resolves once the process is gone; checks every `periodMs`. */
-export async function waitForExit(id: ProcessId, periodMs = 200): Promise<void> {
-  while (isRunning(id)) await Bun.sleep(periodMs)
+/** Resolves once the process is gone; checks every `periodMs`. Waiting does not keep this process itself alive. */
+export function waitForExit(id: ProcessId, periodMs = 200): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setInterval(() => {
+      if (isRunning(id)) return
+      clearInterval(timer)
+      resolve()
+    }, periodMs)
+    timer.unref()
+  })
 }
 
 /** SIGTERM, then SIGKILL after `graceMs`; resolves when the process is gone. */
@@ -54,5 +61,5 @@ export async function endProcess(id: ProcessId, graceMs = 3000): Promise<void> {
   if (!signalProcess(id, "SIGTERM")) return
   const deadline = Date.now() + graceMs
   while (isRunning(id) && Date.now() < deadline) await Bun.sleep(20)
-  if (signalProcess(id, "SIGKILL")) await waitForExit(id, 20)
+  if (signalProcess(id, "SIGKILL")) while (isRunning(id)) await Bun.sleep(20)
 }

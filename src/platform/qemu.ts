@@ -97,6 +97,8 @@ function spawnQemu(cmd: string[], logFile: string): Child {
   try {
     const env = { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" }
     const spawned = Bun.spawn({ cmd, stdio: ["ignore", log, log], env, cwd: "/", detached: true })
+    // A manager that has stopped ends, though its VMs go on.
+    spawned.unref()
     let ended: QemuExit | undefined
     const exited = spawned.exited.then((): QemuExit => {
       return (ended = {

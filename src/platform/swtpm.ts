@@ -151,6 +151,8 @@ function spawnSwtpm(program: string, options: SwtpmOptions): Child {
       // Its own session: Ctrl-C at the manager's terminal is not for the TPM of a running VM.
       detached: true,
     })
+    // A manager that has stopped ends, though its VMs go on.
+    spawned.unref()
     for (const fd of [spawned.stdio[3], spawned.stdio[4]]) passKey(fd, options.stateKey)
     return follow(spawned, options)
   } finally {

@@ -327,7 +327,10 @@ export class TestHost {
       child.kill("SIGKILL")
       await child.exited
     }
-    left.push(...processesOf(this.folder))
+    for (const { pid, line } of processesOf(this.folder)) {
+      left.push(line)
+      process.kill(pid, "SIGKILL")
+    }
     const run = join(this.state, "run")
     if (existsSync(run)) left.push(...readdirSync(run).map((entry) => `run/${entry}`))
     if (existsSync(join(this.state, "control.sock"))) left.push("control.sock")
@@ -354,18 +357,19 @@ export function hostForFile(options: HostOptions): () => TestHost {
 
 export { MIB }
 
-/** Processes whose command line names `folder`. */
-function processesOf(folder: string): string[] {
+/** Processes whose command line names `folder`, which is this host's alone. */
+function processesOf(folder: string): { pid: number; line: string }[] {
   return readdirSync("/proc")
-    .filter((entry) => /^\d+$/.test(entry) && entry !== String(process.pid))
+    .map(Number)
+    .filter((pid) => pid > 0 && pid !== process.pid)
     .map((pid) => {
       try {
-        return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ")
+        return { pid, line: readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ") }
       } catch {
-        return ""
+        return { pid, line: "" }
       }
     })
-    .filter((line) => line.includes(folder))
+    .filter(({ line }) => line.includes(folder))
 }
 
 function tail(text: string): string {

@@ -99,7 +99,11 @@ describe("send ends with status 6", () => {
   test("when the policy denies, and the audit names the rule", async () => {
     const denying = '[[rule]]\nservice = "*"\nfrom = "a"\nto = "b"\naction = "deny"\ncomment = "not today"\n'
     await host().policy(denying, "a", "b", "deny")
-    expect(said(await send("b"))).toEqual([6, "mvm: the policy of this host denies it"])
+    expect(said(await send("b"))).toEqual([
+      6,
+      "mvm: the policy of this host denies it",
+      "mvm: hint: operator: mvm audit list --kind refused names the rule",
+    ])
     expect((await refusals()).at(-1)).toMatchObject({
       asker: "a",
       target: "b",
@@ -117,7 +121,11 @@ describe("send ends with status 6", () => {
   test("for everything under a broken policy, which is named with its line", async () => {
     host().writePolicy(`${ALLOW_ALL}\nprogramms = ["/bin/true"]\n`)
     await host().until("the broken policy", async () => (await host().status()).policy.state === "broken")
-    expect(said(await send("b"))).toEqual([6, "mvm: the policy is broken, so nothing is allowed"])
+    expect(said(await send("b"))).toEqual([
+      6,
+      "mvm: the policy is broken, so nothing is allowed",
+      "mvm: hint: operator: mvm policy check says where",
+    ])
     expect(String((await refusals()).at(-1)?.["message"])).toMatch(/policy\.toml:\d+:\d+: .*programms/)
     const checked = await host().run("policy", "check")
     expect([checked.status, checked.stderr]).toEqual([
