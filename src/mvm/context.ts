@@ -9,6 +9,7 @@ import type { Arena } from "./arena.ts"
 import type { AuditCommitter } from "./audit-committer.ts"
 import type { Channel } from "./channel.ts"
 import type { ChannelTable } from "./channels.ts"
+import type { EvidenceStore } from "./evidence-store.ts"
 import type { Hub } from "./hub.ts"
 import type { Member } from "./member.ts"
 import type { OfferBoard } from "./offers.ts"
@@ -22,6 +23,7 @@ import type { VmManager } from "./vms.ts"
 export interface MvmContext {
   readonly registry: Registry
   readonly audit: AuditCommitter
+  readonly evidence: EvidenceStore
   readonly policy: PolicyFile
   readonly arena: Arena
   readonly channels: ChannelTable

@@ -21,7 +21,9 @@ import { Broker } from "./broker.ts"
 import { ChannelTable } from "./channels.ts"
 import type { Mvm, MvmContext } from "./context.ts"
 import { controlHandlers } from "./control.ts"
+import { EvidenceStore } from "./evidence-store.ts"
 import { Hub } from "./hub.ts"
+import { lastLaunch } from "./launch.ts"
 import { OfferBoard } from "./offers.ts"
 import { PolicyFile } from "./policy/policy-file.ts"
 import { referenceValues } from "./reference-values.ts"
@@ -70,6 +72,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     const kept = channels.restore()
     const measurement = await ownMeasurement()
     const verifiers = new Map<string, Verifier>()
+    const evidence = new EvidenceStore(join(stateDir.path, "evidence"), log)
     const hub: Hub = new Hub(stateDir.identity, measurement, log, {
       onEpoch: (member) => broker.onEpoch(member),
       onMessage: (member, message) => broker.onMessage(member, message),
@@ -84,6 +87,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     const context: MvmContext = {
       registry,
       audit,
+      evidence,
       policy,
       arena,
       channels,
@@ -102,7 +106,10 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       let verifier = verifiers.get(record.uuid)
       if (!verifier) {
         verifier = new Verifier(record, {
-          reference: (kind) => referenceValues(registry.reference, record, kind),
+          reference: (kind) => {
+            return referenceValues(registry.reference, registry.getVm(record.uuid) ?? record, kind)
+          },
+          store: evidence,
           onUntrusted: (error) => {
             registry.trust.setTrust(record.uuid, untrusted(error, hub.byUuid(record.uuid)?.session?.bootId))
             const member = hub.byUuid(record.uuid)
@@ -131,7 +138,10 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         onStarted: (record, resetCount, adopted) => {
           const verifier = verifierOf(record)
           const clock = adopted ? registry.trust.getClock(record.uuid) : undefined
-          verifier.expectBoot(resetCount, clock?.resetCount === resetCount ? clock : undefined)
+          verifier.expectBoot(resetCount, {
+            clock: clock?.resetCount === resetCount ? clock : undefined,
+            launch: record.kind === "local" ? undefined : lastLaunch(registry.trust, record.uuid),
+          })
           const before = registry.trust.getTrust(record.uuid)
           if (!adopted) forgetDistrust(registry, record.uuid)
           else if (before?.verdict === "untrusted") verifier.restoreDistrust(distrust(before), before.sinceMs)
@@ -178,6 +188,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       controlSocket,
       stop: async () => {
         for (const verifier of verifiers.values()) verifier.keepClock()
+        await evidence.flush()
         await audit.commit("mvm_stop", { pid: process.pid })
         runAll(undo)
       },

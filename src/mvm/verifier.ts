@@ -8,6 +8,12 @@
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import { Appraiser, type Appraisal, type ReferenceValues } from "../tcb/measurement/appraise.ts"
 import type { Check } from "../tcb/measurement/check.ts"
+import { checkEventLog, parseEventLog, type FirmwareEvent } from "../tcb/measurement/event-log.ts"
+import { launchMeasured, type Launch } from "../tcb/measurement/launch.ts"
+import type { Measured } from "../tcb/measurement/reference-table.ts"
+import { evidenceRecord, type EvidenceRecord } from "./evidence-record.ts"
+import type { BootName, EvidenceStore } from "./evidence-store.ts"
+import { formatReference } from "./reference-file.ts"
 import type { ClockReading } from "../tcb/measurement/clock.ts"
 import { evidenceQualifyingData } from "../tcb/measurement/qualifying-data.ts"
 import { verifyQuote, type VerifiedQuote } from "../tcb/measurement/quote.ts"
@@ -30,6 +36,16 @@ export interface AppraisedEvidence {
   readonly [appraised]: true
   readonly verdict: "trusted"
   readonly kind: "kernel" | "agent"
+  /** What it rested on. */
+  readonly record: EvidenceRecord
+}
+
+/** What is known of a boot before its first evidence. */
+export interface BootFacts {
+  /** The last reading of this very boot, where an earlier life of the MVM took one. */
+  readonly clock?: ClockReading | undefined
+  /** How the MVM started it. */
+  readonly launch?: Launch | undefined
 }
 
 /** The state of the verdict, for people. */
@@ -51,6 +67,8 @@ export interface VerifierParts {
   onClock(clock: ClockReading): void
   /** A distrust ended by the operator's approval. */
   onApproved(): void
+  /** Where logs and reference values are kept for whoever asks later. */
+  readonly store: EvidenceStore
 }
 
 /** Between two readings of a boot that are written down. */
@@ -59,8 +77,15 @@ const CLOCK_PERIOD_MS = 60_000
 export class Verifier {
   readonly #record: VmRecord
   readonly #parts: VerifierParts
-  #log = new MeasurementLog()
+  #log: MeasurementLog
+  #launch: Launch | undefined
+  #events: readonly FirmwareEvent[] | undefined
+  /** Of the firmware's log: asked for once a boot. */
+  #eventsDue = true
   #appraiser: Appraiser | undefined
+  /** SHA-256 (hex) of the values that the appraiser holds. */
+  #reference: string | undefined
+  #lastRecord: EvidenceRecord | undefined
   #quote: VerifiedQuote | undefined
   /** The resetCount of the boot the MVM started; a quote must show exactly this. */
   #expectedReset: number | undefined
@@ -75,6 +100,7 @@ export class Verifier {
   constructor(record: VmRecord, parts: VerifierParts) {
     this.#record = record
     this.#parts = parts
+    this.#log = this.#freshLog()
   }
 
   /** Where the log should continue, bytes. */
@@ -85,6 +111,21 @@ export class Verifier {
   /** What the running boot was found to contain, first seen first. */
   get seen(): SeenMeasurement[] {
     return [...this.#log.seen]
+  }
+
+  /** {@link seen}, with how the MVM started the boot: what reference values are made of. */
+  get measured(): Measured[] {
+    return [...(this.#launch ? launchMeasured(this.#launch) : []), ...this.#log.seen]
+  }
+
+  /** What the last appraisal of this boot rested on, whatever came of it. */
+  get lastRecord(): EvidenceRecord | undefined {
+    return this.#lastRecord
+  }
+
+  /** The firmware's event log of this boot is still to be asked for. */
+  get wantsEvents(): boolean {
+    return this.#eventsDue && this.#kind === "kernel" && this.#quote !== undefined
   }
 
   /** The last verified quote of this boot. */
@@ -105,17 +146,18 @@ export class Verifier {
     }
   }
 
-  /**
-   * The MVM started the VM, or saw it running from before its own restart: a new log, a new chance. `known` is the
-   * last reading of this very boot, where an earlier life of the MVM took one.
-   */
-  expectBoot(resetCount: number, known?: ClockReading): void {
+  /** The MVM started the VM, or saw it running from before its own restart: a new log, a new chance. */
+  expectBoot(resetCount: number, { clock, launch }: BootFacts = {}): void {
     this.#expectedReset = resetCount
-    this.#log = new MeasurementLog()
+    this.#log = this.#freshLog()
+    this.#launch = launch
+    this.#events = undefined
+    this.#eventsDue = true
+    this.#lastRecord = undefined
     this.#appraiser = undefined
     this.#appraisal = undefined
     this.#quote = undefined
-    this.#clock = known
+    this.#clock = clock
     this.#clockKept = undefined
     this.#sticky = undefined
     this.#sinceMs = Date.now()
@@ -141,6 +183,32 @@ export class Verifier {
   /** A piece of the log. Trust: any bytes. @throws MvmError `evidence_log_offset` and alike. */
   addLog(offset: number, entries: Uint8Array): void {
     this.#log.add(entries, offset)
+  }
+
+  /**
+   * The firmware's event log of this boot; empty when the VM has none. It explains the PCRs, and proves nothing that
+   * they do not.
+   *
+   * Trust: any bytes.
+   *
+   * @throws MvmError `evidence_event_log` when it does not lead to the quoted PCRs: the VM is not trusted then.
+   */
+  addEvents(bytes: Uint8Array): void {
+    const quote = this.#quote
+    if (!quote || !this.#eventsDue) return
+    this.#eventsDue = false
+    if (bytes.length === 0) return
+    try {
+      const events = parseEventLog(bytes)
+      checkEventLog(events, quote.pcrs)
+      this.#events = events
+    } catch (error) {
+      throw this.#distrust(asMvmError(error, "evidence_event_log"))
+    }
+    this.#parts.store.addEvents(this.#boot(), bytes)
+    if (!this.#appraiser) return
+    this.#appraiser.events = this.#events
+    this.#judge(this.#appraiser.appraise(quote))
   }
 
   /**
@@ -185,6 +253,7 @@ export class Verifier {
       this.#quote = quote
       this.#appraiser ??= this.#freshAppraiser()
       appraisal = this.#appraiser.appraise(quote, entries)
+      this.#lastRecord = this.#recordOf(session, evidence, appraisal)
     } catch (error) {
       const failure = this.#distrust(asMvmError(error, "evidence_malformed"))
       throw this.#sticky ?? failure
@@ -192,7 +261,25 @@ export class Verifier {
     this.#judge(appraisal)
     if (this.#sticky) throw this.#sticky
     if (appraisal.verdict !== "trusted") throw this.#noReference()
-    return { verdict: "trusted", kind: session.kind } as AppraisedEvidence
+    return { verdict: "trusted", kind: session.kind, record: this.#lastRecord } as AppraisedEvidence
+  }
+
+  #recordOf(session: Session, evidence: Evidence, appraisal: Appraisal): EvidenceRecord {
+    const { name, uuid, keys } = this.#record
+    return evidenceRecord({
+      ...evidence,
+      vm: { name, uuid, attestationKey: keys.attestation },
+      kind: session.kind,
+      bootId: session.bootId,
+      epoch: session.epoch,
+      resetCount: this.#boot().resetCount,
+      logBytes: this.#log.matchedOffset,
+      hasEvents: this.#events !== undefined,
+      launch: this.#launch,
+      reference: this.#reference,
+      verdict: appraisal.verdict,
+      checks: appraisal.checks,
+    })
   }
 
   #verify(session: Session, evidence: Evidence): VerifiedQuote {
@@ -247,6 +334,19 @@ export class Verifier {
   }
 
   #freshAppraiser(): Appraiser {
-    return new Appraiser(this.#parts.reference(this.#kind))
+    const values = { ...this.#parts.reference(this.#kind), launch: this.#launch }
+    const { table } = values
+    this.#reference = table && this.#parts.store.addReference(formatReference(table))
+    const appraiser = new Appraiser(values)
+    appraiser.events = this.#events
+    return appraiser
+  }
+
+  #freshLog(): MeasurementLog {
+    return new MeasurementLog((bytes, offset) => this.#parts.store.addLog(this.#boot(), offset, bytes))
+  }
+
+  #boot(): BootName {
+    return { uuid: this.#record.uuid, resetCount: this.#clock?.resetCount ?? this.#expectedReset ?? 0 }
   }
 }

@@ -8,11 +8,11 @@
 import { copyFileSync, existsSync, mkdirSync } from "node:fs"
 import { MvmError } from "../lib/errors.ts"
 import { chooseAccel } from "../platform/accel.ts"
-import { hashLaunch } from "../platform/launch-digest.ts"
 import { firmwareFiles, KERNEL_APPEND, type QemuOptions } from "../platform/qemu-args.ts"
 import { launchQemu } from "../platform/qemu.ts"
 import type { Arena } from "./arena.ts"
 import type { AuditCommitter } from "./audit-committer.ts"
+import { measureLaunch } from "./launch.ts"
 import type { Registry, VmConfig, VmRecord } from "./registry.ts"
 import type { StateDir } from "./state-dir.ts"
 import { processId, saveRunState, vmPaths, type RunState, type VmPaths } from "./vm-process.ts"
@@ -46,7 +46,7 @@ export async function startQemu(parts: StartParts, record: VmRecord): Promise<Ru
   const paths = vmPaths(parts.stateDir.path, record.uuid, record.name)
   const options = qemuOptions(parts, record, paths)
   mkdirSync(paths.run, { recursive: true, mode: 0o700 })
-  const digests = await hashLaunch(options)
+  const launch = await measureLaunch(options)
   const vtpm = await startVtpmForQemu({
     ...vtpmOptions(parts, record, paths),
     controlSocket: paths.vtpmControl,
@@ -63,8 +63,8 @@ export async function startQemu(parts: StartParts, record: VmRecord): Promise<Ru
       startedMs: Date.now(),
     }
     saveRunState(paths, state)
-    registry.trust.recordLaunch(record.uuid, digests, Date.now())
-    await audit.commit("vm_start", { vm: record.name, accel: options.accel, ...digests })
+    registry.trust.recordLaunch(record.uuid, launch, Date.now())
+    await audit.commit("vm_start", { vm: record.name, accel: options.accel, ...launch.digests })
     return state
   } catch (error) {
     await vtpm.stop()

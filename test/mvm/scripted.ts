@@ -30,6 +30,7 @@ import { openAudit } from "../../src/mvm/audit.ts"
 import { Broker } from "../../src/mvm/broker.ts"
 import { ChannelTable } from "../../src/mvm/channels.ts"
 import type { MvmContext } from "../../src/mvm/context.ts"
+import { EvidenceStore } from "../../src/mvm/evidence-store.ts"
 import { Hub } from "../../src/mvm/hub.ts"
 import type { Member } from "../../src/mvm/member.ts"
 import { OfferBoard } from "../../src/mvm/offers.ts"
@@ -93,6 +94,7 @@ export class ScriptedMvm {
     const context: MvmContext = {
       registry,
       audit,
+      evidence: new EvidenceStore(join(folder, "evidence"), log),
       policy,
       arena,
       channels: new ChannelTable(arena, join(folder, "channels"), log),
@@ -133,6 +135,7 @@ export class ScriptedMvm {
       },
       onClock: () => {},
       onApproved: () => {},
+      store: this.context.evidence,
     })
     verifier.expectBoot(RESET_COUNT)
     const socketPath = join(this.folder, `${name}.sock`)

@@ -48,6 +48,12 @@ export class MeasurementLog {
   #pendingBytes = 0
   #entries = 0
   readonly #seen = new Map<string, SeenMeasurement>()
+  readonly #onProven: ((bytes: Uint8Array, offset: number) => void) | undefined
+
+  /** @param onProven gets the log piece by piece, as quotes prove it; the bytes are a view for the call alone */
+  constructor(onProven?: (bytes: Uint8Array, offset: number) => void) {
+    this.#onProven = onProven
+  }
 
   /** Where the next chunk should start, bytes. */
   get nextOffset(): number {
@@ -150,6 +156,7 @@ export class MeasurementLog {
       if (equalBytes(pcr, quotedPcr10)) break
     }
     this.#remember(entries)
+    this.#onProven?.(bytes.subarray(0, at), this.#matchedOffset)
     this.#pcr10 = pcr
     this.#matchedOffset += at
     this.#entries += entries.length
