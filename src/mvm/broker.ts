@@ -69,9 +69,11 @@ export class Broker {
   /** Tell both ends that the channel is over. The region stays until both said CLOSE. */
   end(channel: Channel, code: "aborted" | "revoked", reason: string): void {
     if (channel.state === "closed") return
+    // An answerer that was not challenged yet knows of no channel.
+    const ends = channel.state === "allocated" ? [channel.asker] : [channel.asker, channel.answerer]
     channel.state = "closed"
     channel.endReason = reason
-    for (const end of [channel.asker, channel.answerer]) {
+    for (const end of ends) {
       const member = this.#context.hub.byUuid(end.uuid)
       if (!member?.session || end.released) continue
       const message = clip(reason, 1000)
@@ -90,7 +92,7 @@ export class Broker {
         this.#context.offers.add(member, { ...message.fields, source: message.fields.source })
         return member.link.send("DONE", {}, message.requestId)
       case "WITHDRAW":
-        member.offers.delete(message.fields.offerId)
+        this.#context.offers.withdraw(member, message.fields.offerId)
         return
       case "ALLOC":
         void this.#alloc(member, message)
@@ -213,19 +215,16 @@ export class Broker {
       message: failure.message,
     })
     if (channel) {
-      const wasGranted = channel.state === "granted" || channel.state === "open"
-      const answerer = this.#context.hub.byUuid(channel.answerer.uuid)
-      if (answerer?.session && channel.state !== "allocated") {
-        const told = reduced(failure, channel.answerer.name)
-        this.#send(answerer, "ABORT", { channelId: channel.id, code: told.code, message: told.message })
+      const { answerer, state } = channel
+      channel.state = "closed"
+      const member = this.#context.hub.byUuid(answerer.uuid)
+      if (member?.session && (state === "challenged" || state === "granted" || state === "open")) {
+        const told = reduced(failure, answerer.name)
+        this.#send(member, "ABORT", { channelId: channel.id, code: told.code, message: told.message })
       }
-      // The answerer may already map what it was granted: then its CLOSE frees the region.
-      if (wasGranted && answerer?.session) {
-        channel.state = "closed"
-        this.#context.channels.release(channel, channel.asker)
-      } else {
-        this.#context.channels.discard(channel)
-      }
+      // An answerer that was granted the region may map it: its CLOSE frees it, or an epoch without the channel.
+      if (channel.granted) this.#context.channels.release(channel, channel.asker)
+      else this.#context.channels.discard(channel)
     }
     this.#fail(asker, answerTo, failure)
   }

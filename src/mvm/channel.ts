@@ -68,6 +68,8 @@ export interface Channel {
   readonly maxSeconds: number | undefined
   readonly askerProgram: { readonly path: string; readonly digest: string }
   state: ChannelState
+  /** The answerer was told where the region is, and may map it whatever became of the channel */
+  granted: boolean
   /** 32 bytes; empty until granted */
   transcript: Uint8Array
   readonly openedMs: number

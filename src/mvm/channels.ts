@@ -184,6 +184,7 @@ function revive(stored: StoredChannel): Channel {
     maxSeconds: stored.maxSeconds,
     askerProgram: stored.askerProgram,
     state: "open",
+    granted: true,
     transcript: fromHex(stored.transcript),
     openedMs: stored.openedMs,
     directions: [reviveDirection(stored, 0), reviveDirection(stored, 1)],

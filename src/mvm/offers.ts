@@ -8,6 +8,7 @@
 import { MvmError } from "../lib/errors.ts"
 import type { Role } from "../wire/messages.ts"
 import type { Member, Offer } from "./member.ts"
+import type { Session } from "./session.ts"
 
 export interface Wanted {
   readonly asker: Member
@@ -33,6 +34,8 @@ export const MAX_OFFERS = 1024
 
 export class OfferBoard {
   #waiters: Waiter[] = []
+  /** Offers in the hands of somebody who may still give them back, by the epoch they belong to. */
+  readonly #taken = new Map<Offer, Session | undefined>()
 
   /** A new offer of `member`: given to who waits longest for it, or kept. */
   add(member: Member, offer: Offer): void {
@@ -46,7 +49,29 @@ export class OfferBoard {
       return
     }
     this.#waiters.splice(index, 1)
+    this.#taken.set(offer, member.session)
     waiter.resolve({ member, offer })
+  }
+
+  /** The member takes `offerId` back, wherever it is. */
+  withdraw(member: Member, offerId: number): void {
+    member.offers.delete(offerId)
+    for (const [offer, session] of this.#taken) {
+      if (session === member.session && offer.offerId === offerId) this.#taken.delete(offer)
+    }
+  }
+
+  /** The member has been told of the match: the offer is gone for good. */
+  used(match: Match): void {
+    this.#taken.delete(match.offer)
+  }
+
+  /** Nothing came of the match: the offer stands again, unless it was used, withdrawn, or its epoch is over. */
+  giveBack({ member, offer }: Match): void {
+    if (!this.#taken.has(offer)) return
+    const session = this.#taken.get(offer)
+    this.#taken.delete(offer)
+    if (session && session === member.session && member.offers.size < MAX_OFFERS) this.add(member, offer)
   }
 
   /**
@@ -65,6 +90,7 @@ export class OfferBoard {
     for (const offer of member?.offers.values() ?? []) {
       if (!member || !fits(wanted, member, offer)) continue
       member.offers.delete(offer.offerId)
+      this.#taken.set(offer, member.session)
       return { member, offer }
     }
     if (waitMs <= 0) throw absent(wanted, member)

@@ -11,7 +11,7 @@
 
 import { random, sha256, p256Verify } from "../lib/crypto.ts"
 import { equalBytes, toHex } from "../lib/bytes.ts"
-import { MvmError } from "../lib/errors.ts"
+import { MvmError, asMvmError, type ErrorCode } from "../lib/errors.ts"
 import { regionBytes, regionLayout } from "../ring/layout.ts"
 import { encodeDecision, type DecisionEnd } from "../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../channel/transcript.ts"
@@ -19,12 +19,13 @@ import { answerBinding, requestBinding } from "../tcb/binding.ts"
 import { sealGrant } from "../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../wire/link.ts"
 import type { Program } from "../wire/messages.ts"
-import type { Channel } from "./channel.ts"
+import { authorise, checkChannelLimit, checkShare, demandKind } from "./admission.ts"
+import type { Channel, ChannelState } from "./channel.ts"
 import type { Member } from "./member.ts"
 import { uuidBytes, type Session } from "./session.ts"
 import type { MvmContext } from "./context.ts"
 import type { Match } from "./offers.ts"
-import { decide, type Constraints, type Rule } from "./policy/decide.ts"
+import type { Constraints, Rule } from "./policy/decide.ts"
 import type { AppraisedEvidence } from "./verifier.ts"
 
 /** A decision is used within this time or not at all. */
@@ -66,6 +67,24 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     (name) => context.hub.byName(name),
     request.cancelled,
   )
+  try {
+    return await openWith(context, request, { askerSession, target, match })
+  } finally {
+    // Who waits there has heard nothing yet, unless it was challenged: another may come.
+    context.offers.giveBack(match)
+  }
+}
+
+interface Meeting {
+  readonly askerSession: Session
+  readonly target: string
+  readonly match: Match
+}
+
+async function openWith(context: MvmContext, request: OpeningRequest, meeting: Meeting): Promise<Opened> {
+  const { asker, alloc } = request
+  const { askerSession, target, match } = meeting
+  stillThere(asker, askerSession)
   const answererSession = sessionOf(match.member)
   // The policy may have changed while the asker waited.
   const { rule, constraints, target: targetNow } = authorise(context, asker, alloc)
@@ -79,6 +98,7 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     })
   }
   checkChannelLimit(context, rule, constraints)
+  checkShare(context, { asker, answerer: match.member })
   const channel = allocate(context, { asker, match, alloc, rule, constraints })
   request.onChannel(channel)
 
@@ -124,10 +144,12 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     quote,
   })
   channel.asker.measuredMs = Date.now()
-  channel.state = "challenged"
-
+  stillThere(match.member, answererSession)
+  advance(channel, "challenged")
+  context.offers.used(match)
   const challengeNonce = random(32)
-  const answer = await match.member.link.request(
+  const answer = await answerOf(
+    match.member,
     "CHALLENGE",
     {
       channelId: channel.id,
@@ -140,7 +162,6 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
       logOffset: match.member.verifier.nextOffset,
     },
     "EVIDENCE",
-    { timeoutMs: STEP_TIMEOUT_MS },
   )
   if (!equalBytes(answer.fields.channelId, channel.id)) {
     throw new MvmError("protocol", `EVIDENCE.channelId of ${match.member.record.name}: another channel`)
@@ -180,7 +201,8 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     askerShare: share,
     answererShare: answer.fields.share,
   })
-  channel.state = "granted"
+  advance(channel, "granted")
+  channel.granted = true
   const logged = context.audit.commit("grant", {
     channel: channel.key,
     asker: asker.record.name,
@@ -191,7 +213,8 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     transcript: toHex(channel.transcript),
   })
   // Step 7: the pseudo-address, encrypted for the target.
-  const accepted = await match.member.link.request(
+  const accepted = await answerOf(
+    match.member,
     "GRANT",
     {
       channelId: channel.id,
@@ -207,7 +230,6 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
       leaseMs: context.leaseMs,
     },
     "ACCEPT",
-    { timeoutMs: STEP_TIMEOUT_MS },
   )
   const { signature: acceptSignature } = accepted.fields
   if (!p256Verify(match.member.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
@@ -220,7 +242,13 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
   await logged
   stillThere(asker, askerSession)
   stillThere(match.member, answererSession)
-  channel.state = "open"
+  // What was found holds now, or the decision is void: steps above took up to 20 seconds.
+  asker.verifier.refuseDistrusted()
+  match.member.verifier.refuseDistrusted()
+  if (authorise(context, asker, alloc).target !== target) {
+    throw new MvmError("denied", "the policy changed while the channel was opened")
+  }
+  advance(channel, "open")
   context.channels.persist(channel)
   return {
     channel,
@@ -235,6 +263,45 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
   }
 }
 
+/** What a member may say of itself when it cannot go on. */
+const OWN_REASONS = new Set<ErrorCode>([
+  "no_receiver",
+  "refused",
+  "busy",
+  "timeout",
+  "unreachable",
+  "aborted",
+  "protocol",
+])
+
+/**
+ * One step of the answerer's.
+ *
+ * Trust: a FAILED is in its own words. They must not pass for a finding of the MVM's, about itself or the asker.
+ */
+async function answerOf<N extends "CHALLENGE" | "GRANT", A extends "EVIDENCE" | "ACCEPT">(
+  member: Member,
+  name: N,
+  fields: Fields<N>,
+  answer: A,
+): Promise<NamedMessage<A>> {
+  try {
+    return await member.link.request(name, fields, answer, { timeoutMs: STEP_TIMEOUT_MS })
+  } catch (cause) {
+    const { code, message } = asMvmError(cause)
+    const said = OWN_REASONS.has(code) ? code : "peer_failed"
+    throw new MvmError(said, `${member.record.name} could not answer: ${message}`, { cause })
+  }
+}
+
+/** @throws MvmError `aborted` when somebody ended the channel meanwhile: it stays ended. */
+function advance(channel: Channel, to: ChannelState): void {
+  if (channel.state === "closed") {
+    throw new MvmError("aborted", channel.endReason ?? "the channel was ended while it was opened")
+  }
+  channel.state = to
+}
+
 function sessionOf(member: Member): Session {
   if (!member.session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
   return member.session
@@ -243,43 +310,6 @@ function sessionOf(member: Member): Session {
 function stillThere(member: Member, session: Session): void {
   if (member.session !== session) {
     throw new MvmError("aborted", `the link of ${member.record.name} changed while the channel was opened`)
-  }
-}
-
-/** @throws MvmError `denied` unless a rule allows this. */
-function authorise(
-  context: MvmContext,
-  asker: Member,
-  alloc: Fields<"ALLOC">,
-): { rule: Rule; target: string; constraints: Constraints } {
-  const to = context.registry.getVm(alloc.target)
-  const decision = decide(context.policy.current, {
-    service: alloc.service,
-    from: { name: asker.record.name, tags: asker.record.tags },
-    to: { name: alloc.target, tags: to?.tags ?? [] },
-    program: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
-  })
-  if (decision.action !== "allow") throw new MvmError(decision.code ?? "denied", decision.reason)
-  if (!context.registry.getVm(decision.target)) {
-    throw new MvmError("no_target", `there is no VM ${decision.target}`)
-  }
-  return decision
-}
-
-function demandKind(constraints: Constraints, member: Member, session: Session): void {
-  if (constraints.measurement.includes(session.kind)) return
-  throw new MvmError(
-    "denied",
-    `policy does not accept a measurement log made by the ${session.kind} (${member.record.name})`,
-    { hint: `operator: set measurement = ["kernel", "agent"] in the rule if that is meant` },
-  )
-}
-
-function checkChannelLimit(context: MvmContext, rule: Rule, constraints: Constraints): void {
-  if (constraints.maxChannels === undefined) return
-  const count = context.channels.all().filter((channel) => channel.rule === rule.label).length
-  if (count >= constraints.maxChannels) {
-    throw new MvmError("denied", `rule ${rule.label} allows ${constraints.maxChannels} channels at once`)
   }
 }
 
@@ -319,6 +349,7 @@ function allocate(context: MvmContext, allocation: Allocation): Channel {
     maxSeconds: constraints.maxSeconds,
     askerProgram: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
     state: "allocated",
+    granted: false,
     transcript: new Uint8Array(0),
     openedMs: Date.now(),
     directions: [
