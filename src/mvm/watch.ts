@@ -5,6 +5,7 @@
  * revokes. A change of the policy is held against every open channel at once.
  */
 
+import { concat } from "../lib/bytes.ts"
 import { random } from "../lib/crypto.ts"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
@@ -16,6 +17,7 @@ import type { Session } from "./session.ts"
 import { decide } from "./policy/decide.ts"
 
 const MEASURE_TIMEOUT_MS = 10_000
+const MAX_EVENT_LOG_BYTES = 4 * 1024 * 1024
 const TICK_MS = 250
 const FIRST_MEASURE_MS = 1000
 
@@ -50,13 +52,44 @@ export class Watch {
       "MEASURED",
       { timeoutMs: MEASURE_TIMEOUT_MS },
     )
-    member.verifier.appraise(session, {
-      purpose: "periodic",
-      nonce,
-      binding: NO_BINDING,
-      quote: fields.quote,
-    })
-    this.#renew(member, session)
+    try {
+      member.verifier.appraise(session, {
+        purpose: "periodic",
+        nonce,
+        binding: NO_BINDING,
+        quote: fields.quote,
+      })
+      this.#renew(member, session)
+    } finally {
+      // For a VM that is not trusted too: the events tell what was started in place of what.
+      if (member.verifier.wantsEvents) await this.#askEvents(member)
+    }
+    member.verifier.refuseDistrusted()
+  }
+
+  /** The firmware's event log, once a boot. Trust: a VM that gives none has none. */
+  async #askEvents(member: Member): Promise<void> {
+    let log: Uint8Array = new Uint8Array(0)
+    try {
+      for (;;) {
+        const { fields } = await member.link.request("EVENTS", { offset: log.length }, "EVENT_LOG", {
+          timeoutMs: MEASURE_TIMEOUT_MS,
+        })
+        if (fields.offset !== log.length || fields.totalBytes > MAX_EVENT_LOG_BYTES) {
+          throw new MvmError("protocol", "EVENT_LOG: not what was asked for")
+        }
+        log = concat(log, fields.events)
+        if (log.length >= fields.totalBytes || fields.events.length === 0) break
+      }
+    } catch (error) {
+      log = new Uint8Array(0)
+      this.#context.log.warn("event_log", { vm: member.record.name, message: asMvmError(error).message })
+    }
+    try {
+      member.verifier.addEvents(log)
+    } catch (error) {
+      this.#context.log.warn("event_log", { vm: member.record.name, message: asMvmError(error).message })
+    }
   }
 
   /** The member turned untrusted, at a request or on its period: its channels end. */
