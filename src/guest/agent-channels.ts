@@ -24,7 +24,7 @@ import type { Fields, NamedMessage } from "../wire/link.ts"
 import type { LocalFields } from "../wire/local-link.ts"
 import type { Program } from "../wire/messages.ts"
 import type { EvidenceMaker } from "./evidence.ts"
-import type { LinkClient, Membership } from "./link-client.ts"
+import { noMvm, type LinkClient, type Membership } from "./link-client.ts"
 import type { GuestVtpm } from "./vtpm.ts"
 
 /** More than the MVM's own step limit, so that its reason arrives before ours. */
@@ -55,6 +55,13 @@ export interface EndFields {
   readonly content?: Uint8Array | undefined
 }
 
+/** The command behind a request. */
+export interface Caller {
+  readonly program: Program
+  /** Fires when the command has ended. */
+  readonly gone: AbortSignal
+}
+
 export class AgentChannels {
   readonly #client: LinkClient
   readonly #vtpm: GuestVtpm
@@ -69,11 +76,7 @@ export class AgentChannels {
   /** @throws MvmError `no_mvm` while the link is down. */
   membership(): Membership {
     const { membership } = this.#client
-    if (!membership) {
-      throw new MvmError("no_mvm", "no MVM answers this agent", {
-        hint: "operator: is mvm serve running on the host?",
-      })
-    }
+    if (!this.#client.holds(membership)) throw noMvm()
     return membership
   }
 
@@ -85,17 +88,12 @@ export class AgentChannels {
    */
   async open(
     wanted: LocalFields<"OPEN">,
-    program: Program,
+    caller: Caller,
     onRequest: (requestId: number) => void,
   ): Promise<AgentChannel> {
-    const me = this.membership()
-    const { target, service, role, digest, waitMs, share } = wanted
-    const { fields: allocated } = await this.#client.link.request(
-      "ALLOC",
-      { target, service, role, digest, waitMs, program },
-      "ALLOCATED",
-      { timeoutMs: waitMs + STEP_MS, onId: onRequest },
-    )
+    const { service, share } = wanted
+    const { program } = caller
+    const { me, allocated } = await this.#allocate(wanted, caller, onRequest)
     const grant = await this.#openGrant(me, allocated.channelId, sha256(allocated.nonce), allocated.sealed)
     const message = requestMessage({
       laddress: grant.laddress,
@@ -218,11 +216,28 @@ export class AgentChannels {
     }
   }
 
-  /** Sign and send FIN or RECEIPT; resolves when the MVM has it in its audit log. */
-  async end(name: "FIN" | "RECEIPT", channel: AgentChannel, fields: EndFields): Promise<void> {
+  /**
+   * Sign and send FIN or RECEIPT; resolves when the MVM has it in its audit log. A link that is lost meanwhile does
+   * not lose the statement: it is made again to the next life of the MVM, which knows it if the last one did.
+   */
+  async end(
+    name: "FIN" | "RECEIPT",
+    channel: AgentChannel,
+    fields: EndFields,
+    gone: AbortSignal,
+  ): Promise<void> {
     const said = { channelId: channel.channelId, ...fields, content: fields.content }
     const signature = await this.#vtpm.sign(name === "FIN" ? finMessage(said) : receiptMessage(said))
-    await this.#client.link.request(name, { ...said, signature }, "DONE", { timeoutMs: STEP_MS })
+    for (;;) {
+      const { membership } = this.#client
+      try {
+        await this.#client.link.request(name, { ...said, signature }, "DONE", { timeoutMs: STEP_MS })
+        return
+      } catch (error) {
+        if (this.#client.holds(membership)) throw error
+      }
+      await this.#client.linked(Infinity, gone)
+    }
   }
 
   /** @throws MvmError `signature` when the peer's FIN or RECEIPT is not its own. */
@@ -232,6 +247,33 @@ export class AgentChannels {
     const signed = message.name === "FIN" ? finMessage(said) : receiptMessage(said)
     if (!p256Verify(peer.identityKey, signed, signature)) {
       throw new MvmError("signature", `${message.name} is not signed by ${peer.name}`)
+    }
+  }
+
+  /** ALLOC; while it waits for the other end it outlives a restart of the MVM. */
+  async #allocate(
+    wanted: LocalFields<"OPEN">,
+    { program, gone }: Caller,
+    onRequest: (requestId: number) => void,
+  ): Promise<{ me: Membership; allocated: Fields<"ALLOCATED"> }> {
+    const { target, service, role, digest } = wanted
+    const deadline = performance.now() + wanted.waitMs
+    for (;;) {
+      const waitMs = Math.max(0, Math.round(deadline - performance.now()))
+      const { membership: me } = this.#client
+      try {
+        if (!this.#client.holds(me)) throw noMvm()
+        const { fields } = await this.#client.link.request(
+          "ALLOC",
+          { target, service, role, digest, waitMs, program },
+          "ALLOCATED",
+          { timeoutMs: waitMs + STEP_MS, onId: onRequest },
+        )
+        return { me, allocated: fields }
+      } catch (error) {
+        if (this.#client.holds(me) || waitMs === 0) throw error
+      }
+      await this.#client.linked(waitMs, gone)
     }
   }
 

@@ -77,13 +77,13 @@ export class AgentClient {
     this.#link.send(name, fields)
   }
 
-  /** Resolves when `ready` says so. @throws MvmError the connection's failure, if that comes first. */
+  /** Resolves when `ready` says so. @throws MvmError what {@link check} does, if that comes first. */
   async until<T>(ready: () => T | undefined | false): Promise<T> {
     for (;;) {
       const value = ready()
       if (value !== undefined && value !== false) return value
-      if (this.failure) throw this.failure
-      await new Promise<void>((resolve) => (this.#wake = resolve))
+      this.check()
+      await this.#woken(this.leaseEndsMs - performance.now() + 1)
     }
   }
 
@@ -93,13 +93,7 @@ export class AgentClient {
     while (!ready() && !this.failure) {
       const leftMs = deadline - performance.now()
       if (leftMs <= 0) return
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, leftMs)
-        this.#wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
+      await this.#woken(leftMs)
     }
   }
 
@@ -162,6 +156,17 @@ export class AgentClient {
 
   #failed(error: MvmError): void {
     this.failure ??= error
+  }
+
+  /** Resolves with the next message, or after `timeoutMs`. */
+  #woken(timeoutMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = Number.isFinite(timeoutMs) ? setTimeout(resolve, timeoutMs) : undefined
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
   }
 
   #notify(): void {

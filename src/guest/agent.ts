@@ -22,6 +22,7 @@ import { EvidenceMaker } from "./evidence.ts"
 import { LinkClient } from "./link-client.ts"
 import type { MeasurementSource } from "./measurement-source.ts"
 import { ProgramIdentifier } from "./programs.ts"
+import type { Program } from "../wire/messages.ts"
 import { GuestVtpm } from "./vtpm.ts"
 
 const OFFER_ANSWER_MS = 10_000
@@ -192,7 +193,7 @@ export class Agent implements SessionHost {
     )
   }
 
-  async #identify(socket: ByteSocket): Promise<Parameters<AgentChannels["open"]>[1]> {
+  async #identify(socket: ByteSocket): Promise<Program> {
     const { pid, uid } = peerCredentials(socket.fd)
     const program = await this.#programs.identify(pid, uid)
     await this.#source.measure(program.path, program.digest)
@@ -211,6 +212,7 @@ export class Agent implements SessionHost {
         this.log.warn("offer_again", { message: asMvmError(error).message })
       })
     }
+    for (const session of this.#sessions) session.offerAgain()
     this.log.info("linked", { name: this.#client.membership?.vmName, mapping: this.#memory?.how ?? "none" })
   }
 

@@ -40,8 +40,10 @@ export class CommandSession {
   #offerId: number | undefined
   #offerShare: Uint8Array | undefined
   #challenge: Fields<"CHALLENGE"> | undefined
+  #offered: Omit<LocalFields<"OFFER">, "share"> | undefined
   #busy = false
   #ended = false
+  readonly #gone = new AbortController()
   #finished = Promise.resolve()
 
   constructor(host: SessionHost, socket: ByteSocket, program: Program) {
@@ -67,6 +69,7 @@ export class CommandSession {
   ended(): void {
     if (this.#ended) return
     this.#ended = true
+    this.#gone.abort()
     if (this.#allocRequest !== undefined) this.#host.toMvm("CANCEL", { cancels: this.#allocRequest })
     if (this.#offerId !== undefined) this.#host.withdrawOffer(this.#offerId)
     const { channel } = this
@@ -138,7 +141,8 @@ export class CommandSession {
   }
 
   async #open(fields: LocalFields<"OPEN">): Promise<void> {
-    const channel = await this.#host.channels.open(fields, this.#program, (requestId) => {
+    const caller = { program: this.#program, gone: this.#gone.signal }
+    const channel = await this.#host.channels.open(fields, caller, (requestId) => {
       this.#allocRequest = requestId
     })
     this.#allocRequest = undefined
@@ -146,12 +150,23 @@ export class CommandSession {
   }
 
   async #offer(fields: LocalFields<"OFFER">): Promise<void> {
-    const { service, source, role, share } = fields
+    const { share, ...offered } = fields
     this.#offerShare = share
+    this.#offered = offered
+    await this.#register(offered)
+    this.tell("OFFERED", {})
+  }
+
+  async #register({ service, source, role }: Omit<LocalFields<"OFFER">, "share">): Promise<void> {
     this.#challenge = undefined
     this.#offerId = await this.#host.registerOffer(this, { service, source, role, program: this.#program })
-    if (this.#ended) return this.#host.withdrawOffer(this.#offerId)
-    this.tell("OFFERED", {})
+    if (this.#ended) this.#host.withdrawOffer(this.#offerId)
+  }
+
+  /** A new life of the MVM knows nothing of a channel that was not open yet: the command waits again. */
+  offerAgain(): void {
+    if (!this.#challenge || !this.#offered || this.channel) return
+    this.#register(this.#offered).catch((error: unknown) => this.#fail(asMvmError(error)))
   }
 
   #deliver(channel: AgentChannel): void {
@@ -182,7 +197,7 @@ export class CommandSession {
   #end(name: "FIN" | "RECEIPT", fields: EndFields): void {
     const channel = this.#mustHave()
     this.#finished = this.#finished
-      .then(() => this.#host.channels.end(name, channel, fields))
+      .then(() => this.#host.channels.end(name, channel, fields, this.#gone.signal))
       .then(() => this.tell("LOGGED", {}))
       .catch((error: unknown) => this.#fail(asMvmError(error)))
   }

@@ -15,6 +15,7 @@
  * costs nothing.
  */
 
+import { equalBytes } from "../lib/bytes.ts"
 import { p256Verify, random, x25519Generate, x25519Shared, type KeyPair } from "../lib/crypto.ts"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
@@ -28,6 +29,7 @@ const HELLO_MIN_GAP_MS = 100
 const PING_PERIOD_MS = 10_000
 const ANSWER_MS = 5_000
 const REOPEN_MS = 500
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** Who this member is, in the MVM's words, for one epoch. */
 export interface Membership {
@@ -56,6 +58,13 @@ export interface LinkClientOptions {
   onMessage(message: LinkMessage): void
 }
 
+/** What a command gets while the link is down. */
+export function noMvm(): MvmError {
+  return new MvmError("no_mvm", "no MVM answers this agent", {
+    hint: "operator: is mvm serve running on the host?",
+  })
+}
+
 export class LinkClient {
   readonly link: Link
   membership: Membership | undefined
@@ -66,6 +75,7 @@ export class LinkClient {
   #stopped = false
   #timer: ReturnType<typeof setInterval> | undefined
   #lastAnswerMs = 0
+  readonly #awaiting = new Set<() => void>()
 
   constructor(options: LinkClientOptions) {
     this.#options = options
@@ -93,8 +103,37 @@ export class LinkClient {
     }
   }
 
+  /** Whether `membership` is the one in force: its epoch is the link's. */
+  holds(membership: Membership | undefined): membership is Membership {
+    const { epoch } = this.link
+    return membership !== undefined && epoch !== undefined && equalBytes(membership.epoch, epoch)
+  }
+
+  /** Resolves when a membership is in force. @throws MvmError `no_mvm` after `timeoutMs` or when `gone` fires. */
+  async linked(timeoutMs: number, gone: AbortSignal): Promise<void> {
+    const deadline = performance.now() + timeoutMs
+    while (!this.holds(this.membership)) {
+      const leftMs = deadline - performance.now()
+      if (leftMs <= 0 || gone.aborted || this.#stopped) {
+        throw noMvm()
+      }
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(() => wake(), Math.min(leftMs, MAX_TIMER_MS))
+        const wake = (): void => {
+          clearTimeout(timer)
+          gone.removeEventListener("abort", wake)
+          this.#awaiting.delete(wake)
+          resolve()
+        }
+        gone.addEventListener("abort", wake)
+        this.#awaiting.add(wake)
+      })
+    }
+  }
+
   stop(): void {
     this.#stopped = true
+    for (const wake of this.#awaiting) wake()
     this.#stream?.close()
   }
 
@@ -181,6 +220,7 @@ export class LinkClient {
         memory: settings.fields.memory,
       }
       this.#options.onLinked(this.membership, settings.fields.channels)
+      for (const wake of this.#awaiting) wake()
     } catch (error) {
       this.#options.log.debug("ready_unanswered", { message: asMvmError(error).message })
     }

@@ -8,7 +8,7 @@
 import { equalBytes, toHex } from "../lib/bytes.ts"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import { clip, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
-import { directionFrom, endOf, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
+import { directionFrom, endOf, isSettled, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
 import type { MvmContext } from "./context.ts"
 import { acceptEnd } from "./end-of-direction.ts"
 import type { Member } from "./member.ts"
@@ -143,7 +143,10 @@ export class Broker {
         continue
       }
       const end = endOf(channel, member.record.uuid) as ChannelEnd
-      this.end(channel, "aborted", `the agent of ${member.record.name} no longer has the channel`)
+      // An end that has its receipt may leave while the other one is still told that it was logged.
+      if (!isSettled(channel)) {
+        this.end(channel, "aborted", `the agent of ${member.record.name} no longer has the channel`)
+      }
       this.#context.channels.release(channel, end)
     }
     // A VM finds the memory on its own PCI bus; only a local endpoint needs the file's name.
@@ -154,6 +157,24 @@ export class Broker {
       vm: member.record.name,
       mapping: member.session.mapping,
       channels: kept.length,
+    })
+    for (const id of kept) this.#repeat(member, id)
+  }
+
+  /** What was logged of the other end while this one had no link. */
+  #repeat(member: Member, id: Uint8Array): void {
+    const { channel, end } = this.#channelOf(member, id)
+    const sends = directionFrom(channel, end)
+    channel.directions.forEach((direction, index) => {
+      const name = index === sends ? "RECEIPT" : "FIN"
+      const said = index === sends ? direction.receipt : direction.fin
+      if (!said) return
+      const { logged, ...statement } = said
+      const fields = { channelId: channel.id, direction: index, ...statement }
+      void logged.then(
+        () => this.#send(member, name, fields),
+        () => {},
+      )
     })
   }
 
@@ -282,8 +303,7 @@ export class Broker {
     const { channel, end } = this.#channelOf(member, id)
     const other = otherEnd(channel, end)
     const direction = channel.directions[directionFrom(channel, end)]
-    const clean = channel.directions.every((one) => !one.fin || one.receipt)
-    if (channel.state === "open" && !clean && !other.released) {
+    if (channel.state === "open" && !isSettled(channel) && !other.released) {
       // An end that leaves before what it sent (or was sent) is receipted has broken the channel off.
       const member = this.#context.hub.byUuid(other.uuid)
       const message = direction.fin ? `${end.name} left before the receipt` : `${end.name} left`

@@ -92,3 +92,9 @@ export function otherEnd(channel: Channel, end: ChannelEnd): ChannelEnd {
 export function directionFrom(channel: Channel, end: ChannelEnd): 0 | 1 {
   return end === channel.asker ? 0 : 1
 }
+
+/** Whether all that was sent has its receipt, and something was: an end that leaves now breaks nothing off. */
+export function isSettled(channel: Channel): boolean {
+  const { directions } = channel
+  return directions.some(({ receipt }) => receipt) && directions.every(({ fin, receipt }) => !fin || receipt)
+}
