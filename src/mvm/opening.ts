@@ -203,6 +203,14 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
   })
   advance(channel, "granted")
   channel.granted = true
+  context.evidence.record({
+    channel: channel.key,
+    timeMs: Date.now(),
+    decision: toHex(decision),
+    decisionSignature: toHex(decisionSignature),
+    refused: null,
+    ends: [askerFacts.record, answererFacts.record],
+  })
   const logged = context.audit.commit("grant", {
     channel: channel.key,
     asker: asker.record.name,
