@@ -73,7 +73,9 @@ export class RingProducer {
     const units = recordUnits(wanted)
     const untilEnd = this.memory.capacityUnits - (this.#tail & this.#mask)
     if (units <= untilEnd) return this.#fits(units) ? wanted : -1
-    if (untilEnd * SHORT_RECORD_SHARE < units) return this.#fits(untilEnd + units) ? wanted : -1
+    // One unit holds a header and nothing else: a record there would carry no byte on.
+    if (untilEnd === 1 || untilEnd * SHORT_RECORD_SHARE < units)
+      return this.#fits(untilEnd + units) ? wanted : -1
     return this.#fits(untilEnd) ? untilEnd * UNIT_BYTES - RECORD_HEADER_BYTES : -1
   }
 

@@ -5,14 +5,14 @@
  * swtpm, no VM. Everything ends with {@link BenchHost.stop}.
  */
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { AgentClient } from "../../src/guest/agent-client.ts"
 import { localPaths } from "../../src/platform/local-paths.ts"
 
 const root = join(import.meta.dir, "../..")
-export const MVM = join(root, "dist/mvm")
+const BUILT = join(root, "dist/mvm")
 
 const POLICY = `[[rule]]
 service = "*"
@@ -24,14 +24,17 @@ measurement = ["kernel", "agent"]
 
 export class BenchHost {
   readonly state = mkdtempSync(join(tmpdir(), "mvmb-"))
+  /** A copy of the executable: one that is built anew meanwhile would be other software. */
+  readonly mvm = join(this.state, "mvm")
   readonly servePid: number
   readonly #serve: Bun.Subprocess
   readonly #agents = new Map<string, Bun.Subprocess>()
 
   private constructor(extra: readonly string[]) {
+    copyFileSync(BUILT, this.mvm)
     writeFileSync(join(this.state, "policy.toml"), POLICY, { mode: 0o600 })
     const log = Bun.file(join(this.state, "serve.log"))
-    this.#serve = Bun.spawn([MVM, "serve", "--state", this.state, ...extra], {
+    this.#serve = Bun.spawn([this.mvm, "serve", "--state", this.state, ...extra], {
       stdio: ["ignore", "ignore", log],
     })
     this.servePid = this.#serve.pid
@@ -55,7 +58,7 @@ export class BenchHost {
   async addMember(name: string): Promise<void> {
     await this.must("vm", "create", name, "--local", "--remeasure", "600s")
     const log = Bun.file(join(this.state, `agent-${name}.log`))
-    const agent = Bun.spawn([MVM, "guest", "agent", "--local", name, "--state", this.state], {
+    const agent = Bun.spawn([this.mvm, "guest", "agent", "--local", name, "--state", this.state], {
       stdio: ["ignore", "ignore", log],
     })
     this.#agents.set(name, agent)
@@ -70,7 +73,7 @@ export class BenchHost {
   }
 
   async run(...args: string[]): Promise<boolean> {
-    const command = Bun.spawn([MVM, ...args, "--state", this.state], {
+    const command = Bun.spawn([this.mvm, ...args, "--state", this.state], {
       stdio: ["ignore", "ignore", "ignore"],
     })
     return (await command.exited) === 0
@@ -81,7 +84,9 @@ export class BenchHost {
   }
 
   async output(...args: string[]): Promise<string> {
-    const command = Bun.spawn([MVM, ...args, "--state", this.state], { stdio: ["ignore", "pipe", "inherit"] })
+    const command = Bun.spawn([this.mvm, ...args, "--state", this.state], {
+      stdio: ["ignore", "pipe", "inherit"],
+    })
     const text = await new Response(command.stdout).text()
     await command.exited
     return text

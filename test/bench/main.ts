@@ -13,6 +13,7 @@ const BENCHES: Record<string, () => Promise<{ bench: Bench }>> = {
   ring: () => import("./ring.ts"),
   latency: () => import("./latency.ts"),
   attest: () => import("./attest.ts"),
+  pipe: () => import("./pipe.ts"),
   open: () => import("./open.ts"),
 }
 

@@ -49,18 +49,30 @@ export class TlsPeer implements Disposable {
     return new TlsPeer(directory, lengthBytes)
   }
 
-  /** Sends the file once: GB/s from the sender's start to the receiver's end. */
-  async round(): Promise<number> {
+  get file(): string {
+    return join(this.#directory, "file")
+  }
+
+  /**
+   * Sends the file once: GB/s from the sender's start to the receiver's end. `through` puts a cat on each side, as
+   * in a pipeline.
+   */
+  async round(through: "file" | "cats" = "file"): Promise<number> {
     const port = freePort()
     const pem = join(this.#directory, "pem")
     const block = String(BLOCK_BYTES)
     const listen = `OPENSSL-LISTEN:${port},bind=127.0.0.1,reuseaddr,cert=${pem}.crt,key=${pem},verify=0,openssl-min-proto-version=TLS1.3`
-    const receiver = Bun.spawn(["socat", "-u", "-b", block, listen, "OPEN:/dev/null"], { stderr: "ignore" })
+    const receive = ["socat", "-u", "-b", block, listen, through === "file" ? "OPEN:/dev/null" : "-"]
+    const receiver = Bun.spawn(through === "file" ? receive : pipeline(receive, ["cat"]), {
+      stdout: Bun.file("/dev/null"),
+      stderr: "ignore",
+    })
     try {
       await listening(port)
       const connect = `OPENSSL:127.0.0.1:${port},verify=0,openssl-min-proto-version=TLS1.3`
       const start = Bun.nanoseconds()
-      await run(["socat", "-u", "-b", block, `OPEN:${join(this.#directory, "file")}`, connect])
+      const send = ["socat", "-u", "-b", block, through === "file" ? `OPEN:${this.file}` : "-", connect]
+      await run(through === "file" ? send : pipeline(["cat", this.file], send))
       await receiver.exited
       return this.#lengthBytes / (Bun.nanoseconds() - start)
     } finally {
@@ -71,6 +83,11 @@ export class TlsPeer implements Disposable {
   [Symbol.dispose](): void {
     rmSync(this.#directory, { recursive: true, force: true })
   }
+}
+
+/** A shell pipeline of two commands whose words need no quoting. */
+export function pipeline(left: readonly string[], right: readonly string[]): string[] {
+  return ["sh", "-c", `${left.join(" ")} | ${right.join(" ")}`]
 }
 
 export function freePort(): number {

@@ -1,0 +1,91 @@
+/**
+ * @module bench/pipe
+ *
+ * A whole file through the commands people type, beside the programs they use today: from a file, and in a pipe
+ * between two cats.
+ */
+
+import { BenchHost } from "./host.ts"
+import { figure, ratios, type Bench } from "./measure.ts"
+import { SshPeer } from "./ssh-peer.ts"
+import { TlsPeer, pipeline } from "./tls-peer.ts"
+
+const LENGTH_BYTES = 4 * 2 ** 30
+const SENDER = "sender"
+const RECEIVER = "receiver"
+
+export const bench: Bench = async ({ rounds, note }) => {
+  using tls = await TlsPeer.start(LENGTH_BYTES)
+  using ssh = await SshPeer.start()
+  const host = await BenchHost.start()
+  try {
+    for (const name of [SENDER, RECEIVER]) await host.addMember(name)
+    const rows = { file: row(), pipe: row(), tlsFile: row(), tlsPipe: row(), ssh: row() }
+    for (let round = 0; round < rounds; round += 1) {
+      rows.file.push(await transfer(host, tls.file, "file"))
+      rows.tlsFile.push(await tls.round("file"))
+      rows.ssh.push(await ssh.round(tls.file))
+      rows.pipe.push(await transfer(host, tls.file, "cats"))
+      rows.tlsPipe.push(await tls.round("cats"))
+      note(`pipe: round ${round + 1} of ${rounds}`)
+    }
+    return [
+      figure("pipe.file_gb_s", "GB/s", rows.file),
+      figure("pipe.pipe_gb_s", "GB/s", rows.pipe),
+      figure("pipe.socat_tls_file_gb_s", "GB/s", rows.tlsFile),
+      figure("pipe.socat_tls_pipe_gb_s", "GB/s", rows.tlsPipe),
+      figure("pipe.ssh_gb_s", "GB/s", rows.ssh),
+      figure("pipe.file_vs_socat_tls", "", ratios(rows.file, rows.tlsFile), "at least 3"),
+      figure("pipe.pipe_vs_socat_tls", "", ratios(rows.pipe, rows.tlsPipe), "at least 2.5"),
+      figure("pipe.vs_ssh", "", ratios(rows.file, rows.ssh), "at least 4"),
+    ]
+  } finally {
+    await host.stop()
+  }
+}
+
+function row(): number[] {
+  return []
+}
+
+/** One transfer, GB/s from the sender's start to the receiver's end, as for the peers. */
+async function transfer(host: BenchHost, file: string, through: "file" | "cats"): Promise<number> {
+  const state = ["--state", host.state, "--quiet"]
+  const receive = [host.mvm, "guest", "recv", SENDER, "--local", RECEIVER, ...state]
+  const receiver = Bun.spawn(through === "file" ? receive : pipeline(receive, ["cat"]), {
+    stdin: "ignore",
+    stdout: Bun.file("/dev/null"),
+    stderr: "inherit",
+  })
+  await waiting(host, RECEIVER)
+  const send = [
+    host.mvm,
+    "guest",
+    "send",
+    RECEIVER,
+    ...(through === "file" ? [file] : []),
+    "--local",
+    SENDER,
+    ...state,
+  ]
+  const start = Bun.nanoseconds()
+  const sender = Bun.spawn(through === "file" ? send : pipeline(["cat", file], send), {
+    stdin: "ignore",
+    stderr: "inherit",
+  })
+  const statuses = await Promise.all([sender.exited, receiver.exited])
+  const seconds = (Bun.nanoseconds() - start) / 1e9
+  if (statuses.some((status) => status !== 0))
+    throw new Error(`transfer ended with ${statuses.join(" and ")}`)
+  return Bun.file(file).size / seconds / 1e9
+}
+
+async function waiting(host: BenchHost, name: string): Promise<void> {
+  for (;;) {
+    const status = JSON.parse(await host.output("guest", "status", "--local", name, "--json")) as {
+      offers: string[]
+    }
+    if (status.offers.length > 0) return
+    await Bun.sleep(10)
+  }
+}
