@@ -6,7 +6,7 @@
  */
 
 import { equalBytes, toHex } from "../lib/bytes.ts"
-import { MvmError, asMvmError } from "../lib/errors.ts"
+import { MvmError, STATUS, asMvmError } from "../lib/errors.ts"
 import { clip, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { directionFrom, endOf, isSettled, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
 import type { MvmContext } from "./context.ts"
@@ -239,6 +239,7 @@ export class Broker {
       const { answerer, state } = channel
       channel.state = "closed"
       const member = this.#context.hub.byUuid(answerer.uuid)
+      if (failure.status === STATUS.attestation) this.#keepEvidence(channel, [asker, member], failure)
       if (member?.session && (state === "challenged" || state === "granted" || state === "open")) {
         const told = reduced(failure, answerer.name)
         this.#send(member, "ABORT", { channelId: channel.id, code: told.code, message: told.message })
@@ -248,6 +249,15 @@ export class Broker {
       else this.#context.channels.discard(channel)
     }
     this.#fail(asker, answerTo, failure)
+  }
+
+  /** What was known of both ends when one of them was refused for its software. */
+  #keepEvidence(channel: Channel, members: readonly (Member | undefined)[], failure: MvmError): void {
+    const ends = members.map((member) => member?.verifier.lastRecord).filter((record) => record !== undefined)
+    if (ends.length === 0) return
+    const refused = `${failure.code}: ${failure.message}`
+    const about = { channel: channel.key, timeMs: Date.now(), decision: null, decisionSignature: null }
+    this.#context.evidence.record({ ...about, refused, ends })
   }
 
   #awaitRequest(asker: Member, channel: Channel): Promise<NamedMessage<"REQUEST">> {
