@@ -5,29 +5,23 @@
  * operator has, and through the consoles of the VMs.
  */
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { Console } from "../test/e2e/console.ts"
+import { Managed } from "../test/e2e/managed.ts"
 
-const root = join(import.meta.dir, "..")
-const mvm = join(root, "dist/mvm")
-const state = mkdtempSync(join(tmpdir(), "mvm-demo-"))
 const ringBytes = 512 * 1024
 const startedMs = performance.now()
-const cleanups: (() => Promise<void> | void)[] = []
+const keep = process.argv.includes("--keep")
 let failures = 0
 
+const mvm = await Managed.start(["--ring", String(ringBytes)])
 try {
   await demo()
 } catch (error) {
   failures += 1
   console.log(`FAIL  ${error instanceof Error ? error.message : String(error)}`)
-  console.log(readFileSync(join(state, "serve.log"), "utf8").split("\n").slice(-20).join("\n"))
+  console.log(mvm.serveLog().split("\n").slice(-20).join("\n"))
 } finally {
-  for (const cleanup of cleanups.reverse()) await cleanup()
-  if (process.argv.includes("--keep")) console.log(`state kept in ${state}`)
-  else rmSync(state, { recursive: true, force: true })
+  await mvm.stop({ keep })
+  if (keep) console.log(`state kept in ${mvm.state}`)
 }
 const seconds = ((performance.now() - startedMs) / 1000).toFixed(0)
 console.log(
@@ -36,18 +30,16 @@ console.log(
 process.exitCode = failures === 0 ? 0 : 1
 
 async function demo(): Promise<void> {
-  await startServe()
   const names = ["alpha", "beta", "gamma"] as const
   for (const name of names) {
-    const image = join(root, name === "gamma" ? "dist/guest-attacker" : "dist/guest")
-    const memory = name === "gamma" ? "1G" : "768M"
-    const files = ["--kernel", join(image, "vmlinuz"), "--initrd", join(image, "initramfs.cpio")]
-    await must("vm", "create", name, ...files, "--memory", memory)
-    await must("vm", "start", name)
+    await mvm.vm(name, name === "gamma" ? { image: "guest-attacker", memory: "1G" } : {})
   }
-  for (const name of names) await must("vm", "wait", name, "--timeout", "180s")
-  const [alpha, beta, gamma] = await Promise.all(names.map(openConsole))
-  if (!alpha || !beta || !gamma) throw new Error("no consoles")
+  await mvm.linked(...names)
+  const [alpha, beta, gamma] = [
+    await mvm.console("alpha"),
+    await mvm.console("beta"),
+    await mvm.console("gamma"),
+  ]
   const cards = await Promise.all(
     [alpha, beta].map((vm) =>
       vm.must("for d in /sys/bus/pci/devices/*; do cat $d/class; done | grep -c ^0x02 || :"),
@@ -61,21 +53,13 @@ async function demo(): Promise<void> {
   await alpha.must(
     "printf '#!/bin/sh\\necho report\\n' >/usr/bin/report; chmod +x /usr/bin/report; /usr/bin/report",
   )
-  for (const name of names) await must("measure", "learn", name, "--reason", "known-good boot of the demo")
-  writeFileSync(
-    join(state, "policy.toml"),
-    '[[rule]]\nservice = "*"\nfrom = "alpha"\nto = "beta"\naction = "allow"\n',
-    { mode: 0o600 },
-  )
-  await until(
-    "the policy",
-    async () => (await run("policy", "test", "default", "alpha", "beta")).status === 0,
-  )
+  await mvm.learn(...names)
+  await mvm.allow("alpha beta")
 
   const device = await gamma.must(
     "for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x1110 ] && echo $d; done",
   )
-  const watching = gamma.run(`bun /root/arena-watch.ts ${device}/resource2 ${ringBytes} /usr/bin/mvm 15`, {
+  const watching = gamma.run(`bun /root/arena-watch.js ${device}/resource2 ${ringBytes} /usr/bin/mvm 15`, {
     timeoutMs: 180_000,
   })
   await Bun.sleep(4000)
@@ -95,18 +79,18 @@ async function demo(): Promise<void> {
       `sha256 ${digests[0]?.slice(0, 16)} and ${digests[1]?.slice(0, 16)}`,
   )
 
-  const receipts = JSON.parse((await must("audit", "list", "--kind", "receipt", "--json")).trim()) as {
-    by: string
-    lengthBytes: number
-    sequence: number
-    digest: string
-  }[]
+  const receipts = await mvm.json<{ by: string; lengthBytes: number; sequence: number; digest: string }[]>(
+    "audit",
+    "list",
+    "--kind",
+    "receipt",
+  )
   const receipt = receipts.at(-1)
   show(
     receipt?.by === "beta" && receipt.lengthBytes === size,
     `the audit log has the receipt: row ${receipt?.sequence}, ${receipt?.lengthBytes} bytes, digest ${receipt?.digest.slice(0, 16)}`,
   )
-  const chain = await run("audit", "verify")
+  const chain = await mvm.run("audit", "verify")
   show(chain.status === 0, `the audit chain verifies: ${chain.output.trim()}`)
 
   const refused = await gamma.run("echo x | mvm guest send beta")
@@ -135,72 +119,11 @@ async function demo(): Promise<void> {
     untrusted.status === 4,
     `after a program changed on alpha, send ends with status ${untrusted.status}: ${line(untrusted.output)}`,
   )
-  const explained = await run("measure", "explain", "alpha")
+  const explained = await mvm.run("measure", "explain", "alpha")
   show(
     explained.output.includes("/usr/bin/report"),
     `mvm measure explain names it: ${explained.output.split("\n").find((text) => text.includes("/usr/bin/report")) ?? "nothing"}`,
   )
-}
-
-async function startServe(): Promise<void> {
-  const log = Bun.file(join(state, "serve.log"))
-  const serve = Bun.spawn([mvm, "serve", "--state", state, "--arena", "64M", "--ring", String(ringBytes)], {
-    stdio: ["ignore", "ignore", log],
-  })
-  cleanups.push(async () => {
-    for (const { name, state: vmState } of await vms()) {
-      if (vmState === "running") await run("vm", "stop", name, "--force")
-      await run("vm", "rm", name)
-    }
-    const arena = (JSON.parse((await run("status", "--json")).output) as { arena: { path: string } }).arena
-      .path
-    serve.kill("SIGTERM")
-    await serve.exited
-    rmSync(arena, { force: true })
-  })
-  await until("mvm serve", async () => {
-    if (serve.exitCode !== null) throw new Error("mvm serve ended at its start")
-    return (await run("status")).status === 0
-  })
-}
-
-async function vms(): Promise<{ name: string; state: string }[]> {
-  const { status, output } = await run("vm", "list", "--json")
-  return status === 0 ? (JSON.parse(output) as { name: string; state: string }[]) : []
-}
-
-async function openConsole(name: string): Promise<Console> {
-  const vm = await Console.connect(join(state, "run", name, "console.sock"))
-  cleanups.push(() => vm.close())
-  await vm.ready()
-  return vm
-}
-
-async function run(...args: string[]): Promise<{ status: number; output: string }> {
-  const command = Bun.spawn([mvm, ...args], {
-    env: { ...process.env, MVM_STATE: state },
-    stdio: ["ignore", "pipe", "pipe"],
-  })
-  const [output, errors] = await Promise.all([
-    new Response(command.stdout).text(),
-    new Response(command.stderr).text(),
-  ])
-  const status = await command.exited
-  return { status, output: status === 0 ? output : output + errors }
-}
-
-async function must(...args: string[]): Promise<string> {
-  const { status, output } = await run(...args)
-  if (status !== 0) throw new Error(`mvm ${args.join(" ")}: status ${status}: ${output.trim()}`)
-  return output
-}
-
-async function until(what: string, done: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 20_000
-  while (!(await done())) {
-    if (performance.now() > deadline) throw new Error(`${what} did not come up`)
-    await Bun.sleep(50)
-  }
 }
 
 function show(good: boolean, text: string): void {

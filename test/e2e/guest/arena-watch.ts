@@ -5,7 +5,7 @@
  * samples of the file that is sent, and every window of the memory tried as the key of a captured record. Both
  * searches are tried on planted finds first, so that "nothing" means something.
  *
- *   bun arena-watch.ts RESOURCE RING-BYTES PLAINTEXT-FILE SECONDS
+ *   bun arena-watch.js RESOURCE RING-BYTES PLAINTEXT-FILE SECONDS
  *
  * SECONDS count from the first record seen.
  *
