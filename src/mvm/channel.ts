@@ -14,6 +14,7 @@
  * (its link began a new epoch without naming the channel, or its VM is gone).
  */
 
+import type { ErrorCode } from "../lib/errors.ts"
 import type { ArenaRegion } from "./arena.ts"
 
 export type ChannelState = "allocated" | "challenged" | "granted" | "open" | "closed"
@@ -74,7 +75,11 @@ export interface Channel {
   transcript: Uint8Array
   readonly openedMs: number
   readonly directions: readonly [Direction, Direction]
+  /** Why it is over, as its ends are told */
+  endCode: ErrorCode | undefined
   endReason: string | undefined
+  /** Both directions carry data, so both must end */
+  readonly duplex: boolean
 }
 
 /** The end `uuid` is at, or undefined when it is at neither: the answer to "may this member speak of it". */
@@ -95,6 +100,6 @@ export function directionFrom(channel: Channel, end: ChannelEnd): 0 | 1 {
 
 /** Whether all that was sent has its receipt, and something was: an end that leaves now breaks nothing off. */
 export function isSettled(channel: Channel): boolean {
-  const { directions } = channel
-  return directions.some(({ receipt }) => receipt) && directions.every(({ fin, receipt }) => !fin || receipt)
+  const said = channel.directions.filter(({ fin }) => fin)
+  return said.length >= (channel.duplex ? 2 : 1) && said.every(({ receipt }) => receipt)
 }

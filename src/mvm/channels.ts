@@ -36,6 +36,7 @@ interface StoredChannel {
   maxSeconds: number | undefined
   askerProgram: { path: string; digest: string }
   openedMs: number
+  duplex?: boolean
   ends?: Record<"fin" | "receipt", StoredEnd | null>[]
 }
 
@@ -98,6 +99,7 @@ export class ChannelTable {
       maxSeconds: channel.maxSeconds,
       askerProgram: channel.askerProgram,
       openedMs: channel.openedMs,
+      duplex: channel.duplex,
       ends: channel.directions.map(({ fin, receipt }) => ({
         fin: storeEnd(fin),
         receipt: storeEnd(receipt),
@@ -188,7 +190,9 @@ function revive(stored: StoredChannel): Channel {
     transcript: fromHex(stored.transcript),
     openedMs: stored.openedMs,
     directions: [reviveDirection(stored, 0), reviveDirection(stored, 1)],
+    endCode: undefined,
     endReason: undefined,
+    duplex: stored.duplex ?? false,
   }
 }
 

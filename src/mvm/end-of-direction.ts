@@ -23,13 +23,13 @@ export interface EndStatement {
 }
 
 /**
- * Resolves when the statement may be passed on.
+ * Resolves when the statement may be passed on, with whether it is a new one.
  *
  * @throws MvmError `protocol` when this end may not say it, `signature` when it is not signed by the end's
  *   identity key, `digest_mismatch` when a receipt names other content than the FIN, `aborted` when the channel
  *   ended meanwhile, and as the audit log when the row could not be written.
  */
-export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<void> {
+export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<boolean> {
   const { channel, end, member, message } = statement
   const { fields } = message
   if (channel.state !== "open")
@@ -57,7 +57,8 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
     if (!sameContent(before, stated)) {
       throw new MvmError("protocol", `${message.name}: another one was already logged`)
     }
-    return before.logged
+    await before.logged
+    return false
   }
   if (message.name === "RECEIPT" && (!direction.fin || !sameContent(direction.fin, stated))) {
     throw new MvmError("digest_mismatch", `RECEIPT of ${end.name} does not match what was sent`)
@@ -72,6 +73,7 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
   direction[slot] = { ...stated, logged }
   await logged
   if (isClosed(channel)) throw new MvmError("aborted", `${message.name}: the channel has ended`)
+  return true
 }
 
 function commit(context: MvmContext, statement: EndStatement, stated: EndOfDirection): Promise<void> {

@@ -19,11 +19,16 @@ import type { Member } from "./member.ts"
 import { uuidBytes } from "./session.ts"
 import type { VmRecord } from "./registry.ts"
 import type { MvmIdentity } from "./state-dir.ts"
+import { TokenBucket } from "./token-bucket.ts"
 import { Verifier } from "./verifier.ts"
 
 /** A guest that reads nothing for this long's worth of answers is cut off. */
 const LINK_BACKLOG_BYTES = 1024 * 1024
 const CONNECT_PERIOD_MS = 250
+
+/** HELLOs of one member that are answered at once, and a second: each costs a signature and a key agreement. */
+const HELLOS = 16
+const HELLOS_PER_SECOND = 5
 
 export interface HubHandlers {
   /** The agent proved that it holds the keys of a new epoch: older channels of the member may be gone. */
@@ -103,17 +108,17 @@ export class Hub {
 
   #makeMember(record: VmRecord, verifier: Verifier): Member {
     const hello = { current: undefined as NamedMessage<"HELLO"> | undefined }
+    const hellos = new TokenBucket(HELLOS, HELLOS_PER_SECOND)
     const member: Member = {
       record,
       verifier,
       offers: new Map(),
       socket: undefined,
       session: undefined,
-      opening: 0,
       link: new Link("mvm", (bytes) => member.socket?.write(bytes), {
         onOpenMessage: (message) => {
           if (message.name === "HELLO") {
-            if (this.#welcome(member, message)) hello.current = message
+            if (hellos.take() && this.#welcome(member, message)) hello.current = message
           } else if (message.name === "BOOT" && record.kind === "local") {
             void this.#boot(member)
           }

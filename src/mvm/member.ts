@@ -29,6 +29,4 @@ export interface Member {
   readonly offers: Map<number, Offer>
   socket: ByteSocket | undefined
   session: Session | undefined
-  /** ALLOC requests under way, bounded so that a member cannot fill the MVM. */
-  opening: number
 }

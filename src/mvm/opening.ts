@@ -364,7 +364,9 @@ function allocate(context: MvmContext, allocation: Allocation): Channel {
       { fin: undefined, receipt: undefined },
       { fin: undefined, receipt: undefined },
     ],
+    endCode: undefined,
     endReason: undefined,
+    duplex: alloc.role === "duplex",
   }
   context.channels.add(channel)
   context.arena.write(region, 0, header)

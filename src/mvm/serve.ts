@@ -189,6 +189,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       stop: async () => {
         for (const verifier of verifiers.values()) verifier.keepClock()
         await evidence.flush()
+        broker.flush()
         await audit.commit("mvm_stop", { pid: process.pid })
         runAll(undo)
       },

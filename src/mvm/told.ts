@@ -5,8 +5,10 @@
  * host, rules of the policy or programs of another VM. Only codes listed here pass with their own words.
  */
 
-import { MvmError, STATUS, type ErrorCode } from "../lib/errors.ts"
-import { clip, errorFromPeer, type Fields } from "../wire/link.ts"
+import { MvmError, STATUS, asMvmError, type ErrorCode } from "../lib/errors.ts"
+import { clip, errorFromPeer, type Fields, type MessageName } from "../wire/link.ts"
+import type { MvmContext } from "./context.ts"
+import type { Member } from "./member.ts"
 
 /** Their messages name nothing but members, services and fields of messages. */
 const OPEN = new Set<ErrorCode>([
@@ -58,4 +60,29 @@ export function ofPeer(name: string, fields: Fields<"ABORT">): MvmError {
   const { code, status } = errorFromPeer(fields.code, fields.message)
   const told = status === STATUS.integrity || code === "aborted" ? code : "peer_failed"
   return new MvmError(told, clip(`${name} gave up: ${fields.message}`, 1000))
+}
+
+/** Sends to `member` if it is linked; a link that fails is its own affair. */
+export function tell<N extends MessageName>(
+  context: MvmContext,
+  member: Member,
+  name: N,
+  fields: Fields<N>,
+): void {
+  if (!member.session) return
+  try {
+    member.link.send(name, fields)
+  } catch (error) {
+    context.log.warn("link_send", { vm: member.record.name, message: asMvmError(error).message })
+  }
+}
+
+/** Answers request `requestId` of `member` with `failure`, reduced. */
+export function refuse(context: MvmContext, member: Member, requestId: number, failure: MvmError): void {
+  if (!member.session) return
+  try {
+    member.link.fail(requestId, reduced(failure, member.record.name))
+  } catch (error) {
+    context.log.warn("link_send", { vm: member.record.name, message: asMvmError(error).message })
+  }
 }
