@@ -1,12 +1,12 @@
 /** @module cli/audit */
 
-import { readFileSync } from "node:fs"
 import { fromHex } from "../lib/bytes.ts"
 import { MvmError, STATUS } from "../lib/errors.ts"
 import { verifyExport } from "../mvm/audit-chain.ts"
 import { parseDuration } from "../lib/units.ts"
 import type { Call, CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "./connect.ts"
+import { readInput } from "./input.ts"
 import { note, print, printJson, printTable } from "./output.ts"
 
 interface AuditView {
@@ -112,6 +112,6 @@ function short(value: unknown): string {
 function verifyFile(path: string, key: string | undefined): Verification {
   if (key === undefined)
     throw new MvmError("usage", "a file needs --key", { hint: "mvm audit export shows the key" })
-  const lines = readFileSync(path, "utf8").split("\n").filter(Boolean)
+  const lines = readInput(path).split("\n").filter(Boolean)
   return verifyExport(lines, fromHex(key)) as unknown as Verification
 }

@@ -6,8 +6,11 @@
 
 import { join, resolve } from "node:path"
 import { localPaths } from "../platform/local-paths.ts"
+import { MvmError } from "../lib/errors.ts"
 import { RpcClient, type Params } from "../platform/json-rpc.ts"
 import type { Call, OptionSpec } from "./command.ts"
+
+const RETRY_MS = 50
 
 export const STATE_OPTION: OptionSpec = {
   flags: "--state <dir>",
@@ -47,5 +50,19 @@ export async function ask<T>(
     return await client.call<T>(method, params, progress)
   } finally {
     client.close()
+  }
+}
+
+/** Like {@link ask}, but gives a daemon that does not answer yet up to `waitMs` to do so. */
+export async function askWhenUp<T>(call: Call, method: string, waitMs: number): Promise<T> {
+  const deadline = performance.now() + waitMs
+  for (;;) {
+    try {
+      return await ask<T>(call, method)
+    } catch (error) {
+      const isDown = error instanceof MvmError && error.code === "no_mvm"
+      if (!isDown || performance.now() >= deadline) throw error
+      await Bun.sleep(RETRY_MS)
+    }
   }
 }

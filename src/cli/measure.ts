@@ -6,7 +6,7 @@
 
 import type { CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "./connect.ts"
-import { note, print, printJson, printTable } from "./output.ts"
+import { note, print, printJson, printTable, suggest } from "./output.ts"
 import { STATUS } from "../lib/errors.ts"
 
 interface CheckView {
@@ -48,6 +48,9 @@ export const measureLearn: CommandSpec = {
     for (const warning of learnt.warnings) note(`warning: ${warning}`)
     if (call.flag("json")) return printJson(learnt)
     print(`${learnt.vm}: ${learnt.entries} entries seen, ${learnt.added} new reference values`)
+    suggest(
+      `mvm measure show ${learnt.vm} lists them; what is not among them makes it untrusted once it runs`,
+    )
   },
 }
 
@@ -123,6 +126,7 @@ export const measureApprove: CommandSpec = {
         vm: call.arg(0),
         path: call.args[1],
         all: call.flag("all"),
+        digest: call.text("digest"),
         reason: call.text("reason") ?? "",
       },
     )

@@ -11,6 +11,9 @@ import { MvmError, errnoOf } from "../lib/errors.ts"
 import { printable } from "../lib/log.ts"
 import { formatDuration, formatSize } from "../lib/units.ts"
 
+const DEFAULT_COLUMNS = 80
+const CLEAR_LINE = "\r\u001b[K"
+
 /** @throws MvmError `sink` when the reader of stdout has gone. */
 export function print(text: string): void {
   writeAll(1, `${text}\n`)
@@ -25,18 +28,31 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value, (_key, item: unknown) => (typeof item === "bigint" ? item.toString() : item)))
 }
 
-export function note(text: string): void {
-  try {
-    writeAll(2, `mvm: ${printable(text)}\n`)
-  } catch {
-    // Nobody to tell.
-  }
+export function note(text: string, prefix = "mvm: "): void {
+  tryWrite(`${prefix}${printable(text)}\n`)
+}
+
+/** What to do next, for a person at a terminal; nothing in a script's log. */
+export function suggest(text: string): void {
+  if (isatty(2)) note(text)
+}
+
+/** The width to wrap text at. @param fd 1 or 2 */
+export function columnsOf(fd: 1 | 2): number {
+  // Asking for the width of what is no terminal would make a pipe non-blocking.
+  const columns = isatty(fd) ? (fd === 1 ? process.stdout : process.stderr).columns : 0
+  return columns > 0 ? columns : DEFAULT_COLUMNS
 }
 
 /** The one form of an error: what, and on a second line what to do. */
 export function printError(error: MvmError): void {
   note(error.message)
   if (error.hint) note(`hint: ${error.hint}`)
+}
+
+/** "1 rule", "2 rules" */
+export function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`
 }
 
 /** Rows as aligned columns, or "none" on stderr when there are no rows. */
@@ -90,8 +106,41 @@ export class ProgressLine {
       parts.unshift(`${Math.floor((bytes / this.#totalBytes) * 100)} %`)
       if (rate > 0) parts.push(`${formatDuration(((this.#totalBytes - bytes) / rate) * 1000)} left`)
     }
-    const columns = process.stderr.columns ?? 80
-    tryWrite(`\r\u001b[K${`${this.#label}: ${parts.join(", ")}`.slice(0, Math.max(1, columns - 1))}`)
+    const columns = columnsOf(2)
+    tryWrite(`${CLEAR_LINE}${`${this.#label}: ${parts.join(", ")}`.slice(0, Math.max(1, columns - 1))}`)
+  }
+}
+
+/** What is waited for and for how long, on stderr while it is a terminal; nothing otherwise. */
+export class WaitingLine {
+  readonly #startedMs = performance.now()
+  readonly #timer: ReturnType<typeof setInterval> | undefined
+  #what: string
+
+  constructor(what: string) {
+    this.#what = what
+    if (!isatty(2)) return
+    this.#show()
+    this.#timer = setInterval(() => this.#show(), 1000)
+  }
+
+  update(what: string): void {
+    this.#what = what
+    if (this.#timer) this.#show()
+  }
+
+  /** Clears the line, and leaves `done` in its place. */
+  end(done?: string): void {
+    if (!this.#timer) return
+    clearInterval(this.#timer)
+    tryWrite(CLEAR_LINE)
+    if (done !== undefined) note(`${done} after ${formatDuration(performance.now() - this.#startedMs)}`)
+  }
+
+  #show(): void {
+    const seconds = Math.floor((performance.now() - this.#startedMs) / 1000)
+    const text = `mvm: ${printable(this.#what)}, ${seconds} s`
+    tryWrite(`${CLEAR_LINE}${text.slice(0, Math.max(1, columnsOf(2) - 1))}`)
   }
 }
 
@@ -99,7 +148,7 @@ function tryWrite(text: string): void {
   try {
     writeAll(2, text)
   } catch {
-    // Progress is never worth a failure.
+    // Nobody to tell; and no message is worth a failure.
   }
 }
 

@@ -6,7 +6,8 @@ import { readPolicy } from "../mvm/policy/policy-file.ts"
 import { lint } from "../mvm/policy/lint.ts"
 import type { CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, ask, stateDirectory } from "./connect.ts"
-import { note, print, printJson } from "./output.ts"
+import { counted, note, print, printJson } from "./output.ts"
+import type { VmView } from "./vm/list.ts"
 
 export const policyCheck: CommandSpec = {
   usage: "policy check [file]",
@@ -16,8 +17,10 @@ export const policyCheck: CommandSpec = {
   async run(call) {
     const path = resolve(call.args[0] ?? `${stateDirectory(call)}/policy.toml`)
     const policy = readPolicy(path)
-    for (const warning of lint(policy)) note(`warning: ${warning.message}`)
-    print(`${path}: ${policy.rules.length} rules`)
+    // Names can be checked where an MVM runs that knows them; the file is good or bad without one.
+    const vms = await ask<VmView[]>(call, "vm.list").catch(() => undefined)
+    for (const { line, message } of lint(policy, vms)) note(`warning: ${policy.file}:${line}: ${message}`)
+    print(`${path}: ${counted(policy.rules.length, "rule")}`)
   },
 }
 

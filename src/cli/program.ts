@@ -5,13 +5,16 @@
  */
 
 import { cac, type CAC } from "cac"
-import { MvmError, STATUS, asMvmError } from "../lib/errors.ts"
+import { MvmError, STATUS, asMvmError, errnoOf } from "../lib/errors.ts"
 import { VERSION } from "../lib/version.ts"
+import { argumentAsTyped, asTyped, usageError } from "./arguments.ts"
+import { closest } from "./closest.ts"
 import { Call, type CommandSpec } from "./command.ts"
-import { note, print, printError } from "./output.ts"
+import { helpOf, isGroup, overview, verbOf } from "./help.ts"
+import { columnsOf, note, print, printError } from "./output.ts"
 
-/** Words that begin a two-word verb. */
-const GROUPS = new Set(["vm", "measure", "policy", "audit", "channel", "guest"])
+const HELP_WORDS = new Set(["help", "--help", "-h"])
+const VERSION_WORDS = new Set(["version", "--version", "-v", "-V"])
 
 /** @param argv without runtime and script @returns the exit status */
 export async function runProgram(commands: readonly CommandSpec[], argv: readonly string[]): Promise<number> {
@@ -19,43 +22,57 @@ export async function runProgram(commands: readonly CommandSpec[], argv: readonl
     return await dispatch(commands, argv)
   } catch (error) {
     const failure = asMvmError(error)
-    // A reader of a listing that left (mvm ... | head) is no news to anybody; one of a transfer is.
-    if (failure.code === "sink" && failure.message === "cannot write to stdout: EPIPE") return failure.status
+    // A reader that left (mvm ... | head) is no news to anybody.
+    if (failure.code === "sink" && failure.message.includes("EPIPE")) return failure.status
     printError(failure)
-    if (failure.code === "internal" && failure.cause instanceof Error) note(`${failure.cause.stack ?? ""}`)
+    const { cause } = failure
+    // Only a fault of this program itself needs a trace; the system's errors say what they mean.
+    if (failure.code === "internal" && cause instanceof Error && errnoOf(cause) === undefined) {
+      for (const line of (cause.stack ?? "").split("\n")) note(line)
+    }
     return failure.status
   }
 }
 
 async function dispatch(commands: readonly CommandSpec[], argv: readonly string[]): Promise<number> {
   const [first, second, ...others] = argv
-  if (first === "--version" || first === "-v") {
-    print(`mvm ${VERSION}`)
-    return STATUS.ok
+  if (first === undefined) return misuse(overview(commands, columnsOf(2)))
+  if (VERSION_WORDS.has(first)) return show(`mvm ${VERSION}`)
+  if (HELP_WORDS.has(first)) {
+    // "mvm help vm create" is "mvm vm create --help"
+    return second === undefined
+      ? show(overview(commands, columnsOf(1)))
+      : dispatch(commands, [...argv.slice(1), "--help"])
   }
-  if (first === undefined || first === "--help" || first === "-h" || first === "help") {
-    print(overview(commands))
-    return first === undefined ? STATUS.usage : STATUS.ok
+  if (first.startsWith("-")) {
+    throw new MvmError("usage", `${first} comes before the command`, { hint: "mvm COMMAND [OPTIONS]" })
   }
-  const grouped = GROUPS.has(first)
-  if (grouped && (second === undefined || second.startsWith("-"))) {
-    print(overview(commands.filter((command) => command.usage.startsWith(`${first} `))))
-    return second === undefined ? STATUS.usage : STATUS.ok
-  }
-  const verb = grouped ? `${first} ${second}` : first
+  if (!isGroup(first)) return perform(commands, first, argv.slice(1))
+  if (second === undefined) return misuse(overview(commands, columnsOf(2), first))
+  if (HELP_WORDS.has(second)) return show(overview(commands, columnsOf(1), first))
+  return perform(commands, `${first} ${second}`, others)
+}
+
+function show(text: string): number {
+  print(text)
+  return STATUS.ok
+}
+
+function misuse(text: string): number {
+  for (const line of text.split("\n")) note(line, "")
+  return STATUS.usage
+}
+
+function perform(commands: readonly CommandSpec[], verb: string, rest: readonly string[]): Promise<number> {
   const spec = commands.find((command) => verbOf(command) === verb)
   if (!spec) throw unknownVerb(verb, commands)
-  const rest = grouped ? others : argv.slice(1)
-  if (rest.includes("--help") || rest.includes("-h")) {
-    print(helpOf(spec))
-    return STATUS.ok
-  }
+  const own = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest
+  if (own.includes("--help") || own.includes("-h")) return Promise.resolve(show(helpOf(spec, columnsOf(1))))
   return execute(spec, verb, rest)
 }
 
 async function execute(spec: CommandSpec, verb: string, rest: readonly string[]): Promise<number> {
   let status: number | void = undefined
-  let failure: unknown
   const cli: CAC = cac("mvm")
   const command = cli.command(spec.usage, spec.summary)
   for (const { flags, description, default: preset } of spec.options ?? []) {
@@ -66,77 +83,36 @@ async function execute(spec: CommandSpec, verb: string, rest: readonly string[])
     const args = values.flat().filter((value) => value !== undefined)
     const after = options["--"]
     status = await spec.run(
-      new Call(args.map(String), options, Array.isArray(after) ? after.map(String) : []),
+      new Call(
+        args.map((value) => argumentAsTyped(value, rest)),
+        asTyped(options, rest),
+        Array.isArray(after) ? after.map(String) : [],
+      ),
     )
   })
   try {
     cli.parse(["mvm", "mvm", verb, ...rest], { run: false })
     await cli.runMatchedCommand()
-  } catch (error) {
-    failure = error
+  } catch (failure) {
+    if (failure instanceof Error && failure.name === "CACError") throw usageError(failure.message, spec)
+    throw failure
   }
-  if (failure instanceof MvmError) throw failure
-  if (failure instanceof Error && failure.name === "CACError") {
-    throw new MvmError("usage", failure.message.replaceAll("`", "").toLowerCase(), {
-      hint: `mvm ${verb} --help`,
-    })
-  }
-  if (failure !== undefined) throw failure
   return status ?? STATUS.ok
 }
 
-/** "vm create <name>" is the verb "vm create". */
-export function verbOf(spec: CommandSpec): string {
-  return spec.usage.replace(/[<[].*$/, "").trim()
-}
-
 function unknownVerb(verb: string, commands: readonly CommandSpec[]): MvmError {
-  const nearest = commands
-    .map((command) => ({ name: verbOf(command), distance: editDistance(verb, verbOf(command)) }))
-    .sort((a, b) => a.distance - b.distance)[0]
+  const [group = "", word] = verb.split(" ")
+  const verbs = commands.map(verbOf)
+  const message = `there is no command mvm ${verb}`
+  if (word === undefined) {
+    const groups = verbs.flatMap((name) => (name.includes(" ") ? (name.split(" ")[0] ?? []) : name))
+    const nearest = closest(verb, groups)
+    const hint = nearest === undefined ? "mvm --help lists all commands" : `did you mean mvm ${nearest}?`
+    return new MvmError("usage", message, { hint })
+  }
+  const words = verbs.filter((name) => name.startsWith(`${group} `)).map((name) => name.split(" ")[1] ?? "")
+  const nearest = closest(word, words)
   const hint =
-    nearest && nearest.distance <= 3 ? `did you mean mvm ${nearest.name}?` : "mvm --help lists all commands"
-  return new MvmError("usage", `there is no command mvm ${verb}`, { hint })
-}
-
-function overview(commands: readonly CommandSpec[]): string {
-  const width = Math.max(...commands.map((command) => command.usage.length))
-  const lines = commands.map((command) => `  mvm ${command.usage.padEnd(width)}  ${command.summary}`)
-  return [
-    `mvm ${VERSION}: attested channels between the VMs of one host`,
-    "",
-    ...lines,
-    "",
-    "mvm COMMAND --help shows options and examples.",
-  ].join("\n")
-}
-
-export function helpOf(spec: CommandSpec): string {
-  const lines = [`mvm ${spec.usage}`, "", spec.summary]
-  const options = spec.options ?? []
-  if (options.length > 0) {
-    const width = Math.max(...options.map(({ flags }) => flags.length))
-    lines.push("", "options:")
-    for (const { flags, description, default: preset } of options) {
-      lines.push(
-        `  ${flags.padEnd(width)}  ${description}${preset === undefined ? "" : ` (default ${preset})`}`,
-      )
-    }
-  }
-  lines.push("", "examples:", ...spec.examples.map((example) => `  mvm ${example}`))
-  return lines.join("\n")
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index)
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j += 1) {
-      const substitute = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(substitute, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
-    }
-    row = next
-  }
-  return row[b.length] ?? 0
+    nearest === undefined ? `mvm ${group} --help lists its commands` : `did you mean mvm ${group} ${nearest}?`
+  return new MvmError("usage", message, { hint })
 }

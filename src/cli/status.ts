@@ -2,8 +2,8 @@
 
 import { formatDuration, formatSize } from "../lib/units.ts"
 import type { CommandSpec } from "./command.ts"
-import { JSON_OPTION, STATE_OPTION, ask } from "./connect.ts"
-import { print, printJson, printTable } from "./output.ts"
+import { JSON_OPTION, STATE_OPTION, askWhenUp } from "./connect.ts"
+import { counted, print, printJson, printTable } from "./output.ts"
 import type { VmView } from "./vm/list.ts"
 
 interface StatusView {
@@ -19,10 +19,15 @@ interface StatusView {
 export const statusCommand: CommandSpec = {
   usage: "status",
   summary: "show the daemon, its VMs and its memory",
-  options: [STATE_OPTION, JSON_OPTION],
-  examples: ["status", "status --json"],
+  options: [
+    STATE_OPTION,
+    { flags: "--wait [time]", description: "wait until the daemon answers (without a time: 30s)" },
+    JSON_OPTION,
+  ],
+  examples: ["status", "status --wait", "status --json"],
   async run(call) {
-    const status = await ask<StatusView>(call, "status")
+    const waitMs = call.given("wait") ? call.durationMs("wait", 30_000) : 0
+    const status = await askWhenUp<StatusView>(call, "status", waitMs)
     if (call.flag("json")) return printJson(status)
     const { arena } = status
     print(
@@ -32,8 +37,10 @@ export const statusCommand: CommandSpec = {
       `arena ${arena.path}: ${formatSize(arena.sizeBytes - arena.freeBytes)} of ${formatSize(arena.sizeBytes)} used`,
     )
     const { policy } = status
-    print(`policy ${policy.file}: ${policy.state === "ok" ? `${policy.rules} rules` : policy.reason}`)
-    print(`${status.channels} channels`)
+    print(
+      `policy ${policy.state === "ok" ? `${policy.file}: ${counted(policy.rules, "rule")}` : policy.reason}`,
+    )
+    print(counted(status.channels, "channel"))
     printTable(
       ["NAME", "STATE", "LINK", "VERDICT", "CHANNELS"],
       status.vms.map((vm) => [vm.name, vm.state, vm.link, vm.verdict, String(vm.channels)]),

@@ -1,12 +1,13 @@
 /** @module cli/guest/send */
 
-import { closeSync, fstatSync, openSync } from "node:fs"
+import { closeSync, fstatSync } from "node:fs"
 import { ChannelEnd } from "../../guest/channel-end.ts"
 import { sendAll, type Source } from "../../guest/pump.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
 import { setPipeSize } from "../../platform/posix.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
+import { openInput } from "../input.ts"
 import { note } from "../output.ts"
 import { nameOf, serviceOf, transfer } from "./transfer.ts"
 
@@ -60,7 +61,7 @@ export const guestSend: CommandSpec = {
 }
 
 function openSource(path: string | undefined): Source & { totalBytes: number | undefined } {
-  const fd = path === undefined || path === "-" ? 0 : openFile(path)
+  const fd = path === undefined || path === "-" ? 0 : openInput(path)
   try {
     const stat = fstatSync(fd)
     if (stat.isDirectory()) throw new MvmError("usage", `${path ?? "standard input"} is a directory`)
@@ -71,13 +72,5 @@ function openSource(path: string | undefined): Source & { totalBytes: number | u
     if (fd !== 0) closeSync(fd)
     if (errnoOf(error) === "EBADF") throw new MvmError("usage", "standard input is closed", { cause: error })
     throw error
-  }
-}
-
-function openFile(path: string): number {
-  try {
-    return openSync(path, "r")
-  } catch (error) {
-    throw new MvmError("usage", `cannot read ${path}: ${errnoOf(error) ?? "failed"}`, { cause: error })
   }
 }

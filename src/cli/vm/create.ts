@@ -2,7 +2,7 @@
 
 import type { CommandSpec } from "../command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "../connect.ts"
-import { print, printJson } from "../output.ts"
+import { print, printJson, suggest } from "../output.ts"
 import { resolve } from "node:path"
 
 interface Created {
@@ -55,7 +55,12 @@ export const vmCreate: CommandSpec = {
         remeasureSeconds: call.durationMs("remeasure", 30_000) / 1000,
       },
     })
-    if (call.flag("json")) printJson(created)
-    else print(`${created.name} ${created.uuid}`)
+    if (call.flag("json")) return printJson(created)
+    print(`${created.name} ${created.uuid}`)
+    suggest(
+      call.flag("local")
+        ? `start its agent with mvm guest agent --local ${created.name}`
+        : `start it with mvm vm start ${created.name} --wait`,
+    )
   },
 }

@@ -4,9 +4,11 @@
  * start, stop and rm: one name each, and waiting where that is asked for.
  */
 
-import type { CommandSpec } from "../command.ts"
+import type { Call, CommandSpec } from "../command.ts"
 import { STATE_OPTION, ask } from "../connect.ts"
-import { note } from "../output.ts"
+import { WaitingLine } from "../output.ts"
+
+const DEFAULT_WAIT_MS = 120_000
 
 export const vmStart: CommandSpec = {
   usage: "vm start <name>",
@@ -17,11 +19,9 @@ export const vmStart: CommandSpec = {
   ],
   examples: ["vm start web", "vm start web --wait", "vm start web --wait 30s"],
   async run(call) {
-    await ask(call, "vm.start", { name: call.arg(0) })
-    if (call.given("wait")) {
-      const timeoutMs = call.durationMs("wait", 120_000)
-      await ask(call, "vm.wait", { name: call.arg(0), timeoutMs }, (value) => note(String(value)))
-    }
+    const name = call.arg(0)
+    await ask(call, "vm.start", { name })
+    if (call.given("wait")) await waitForAgent(call, name, call.durationMs("wait", DEFAULT_WAIT_MS))
   },
 }
 
@@ -31,7 +31,7 @@ export const vmWait: CommandSpec = {
   options: [STATE_OPTION, { flags: "--timeout <time>", description: "at most this long (default 2m)" }],
   examples: ["vm wait web --timeout 30s"],
   async run(call) {
-    await ask(call, "vm.wait", { name: call.arg(0), timeoutMs: call.durationMs("timeout", 120_000) })
+    await waitForAgent(call, call.arg(0), call.durationMs("timeout", DEFAULT_WAIT_MS))
   },
 }
 
@@ -53,4 +53,15 @@ export const vmRemove: CommandSpec = {
   async run(call) {
     await ask(call, "vm.rm", { name: call.arg(0) })
   },
+}
+
+async function waitForAgent(call: Call, name: string, timeoutMs: number): Promise<void> {
+  const line = new WaitingLine(`waiting for the agent of ${name}`)
+  try {
+    await ask(call, "vm.wait", { name, timeoutMs }, (value) => line.update(String(value)))
+    line.end(`the agent of ${name} is linked`)
+  } catch (error) {
+    line.end()
+    throw error
+  }
 }
