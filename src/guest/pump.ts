@@ -14,9 +14,10 @@ import { KIND } from "../channel/record.ts"
 import { POLLHUP, POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
 import type { EndStatement } from "./agent-client.ts"
 import { turn, type ChannelEnd } from "./channel-end.ts"
+import type { Spool } from "./spool.ts"
 
-/** Read from the source at once; a multiple of the record size. */
-const READ_BYTES = 1 << 20
+/** Read from the source at once: what one record takes, so that it is still in the cache when it is sealed. */
+const READ_BYTES = 256 * 1024
 
 /** The longest time without a look at the agent's socket. */
 const IDLE_POLL_MS = 200
@@ -81,19 +82,27 @@ export async function sendAll(
   return finish(end, content?.digest())
 }
 
+export interface ReceiveOptions {
+  readonly onProgress?: Progress | undefined
+  /** Hold everything back here until the digest agreed; without it, records are released as they come. */
+  readonly spool?: Spool | undefined
+}
+
 /**
  * Receive everything into `fd`, compare the end with the sender's FIN, and send the receipt.
  *
- * @throws MvmError `sink` when `fd` takes no more, `digest_mismatch` when the ends disagree.
+ * @throws MvmError `sink` when `fd` takes no more, `digest_mismatch` when the ends disagree, `no_space` or `io`
+ *   when the spool cannot hold what came.
  */
 export async function receiveAll(
   end: ChannelEnd,
   fd: number,
-  onProgress?: Progress,
+  { onProgress, spool }: ReceiveOptions = {},
 ): Promise<TransferSummary> {
   const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
   const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
-  const sink = new Sink(fd, end)
+  const output = new Sink(fd, end)
+  const sink = spool ? new Sink(spool.fd, end, (errno, cause) => spool.failed(errno, cause)) : output
   while (!end.opener.ended) {
     const record = end.opener.tryOpen()
     if (record === null) {
@@ -111,7 +120,9 @@ export async function receiveAll(
     onProgress?.(end.opener.plaintextBytes)
   }
   end.acknowledge()
-  return acknowledgeEnd(end, content?.digest())
+  return acknowledgeEnd(end, content?.digest(), async () => {
+    await spool?.release((bytes) => output.write(bytes))
+  })
 }
 
 async function sealHandshake(end: ChannelEnd): Promise<void> {
@@ -164,7 +175,12 @@ function withoutReceipt(error: MvmError): MvmError {
   })
 }
 
-async function acknowledgeEnd(end: ChannelEnd, content: Uint8Array | undefined): Promise<TransferSummary> {
+/** @param release what is left to do once the digest agreed: the receipt follows the last write */
+async function acknowledgeEnd(
+  end: ChannelEnd,
+  content: Uint8Array | undefined,
+  release: () => Promise<void>,
+): Promise<TransferSummary> {
   const seen: EndStatement = {
     direction: end.sendDirection === 0 ? 1 : 0,
     lengthBytes: end.opener.plaintextBytes,
@@ -176,6 +192,7 @@ async function acknowledgeEnd(end: ChannelEnd, content: Uint8Array | undefined):
   if (!sameEnd(fin, seen)) {
     throw new MvmError("digest_mismatch", "the sender's digest differs from what was received")
   }
+  await release()
   end.agent.send("RECEIPT", seen)
   await end.agent.until(() => end.agent.logged > 0)
   return summary(seen)
@@ -214,8 +231,10 @@ class Sink {
   readonly #fd: number
   readonly #end: ChannelEnd
   readonly #set: PollSet
+  readonly #failed: (errno: string | undefined, cause: unknown) => MvmError
 
-  constructor(fd: number, end: ChannelEnd) {
+  constructor(fd: number, end: ChannelEnd, failed = sinkFailed) {
+    this.#failed = failed
     this.#fd = fd
     this.#end = end
     this.#set = new PollSet([
@@ -246,10 +265,14 @@ class Sink {
     } catch (error) {
       const errno = errnoOf(error)
       if (errno === "EAGAIN" || errno === "EINTR") return 0
-      throw new MvmError("sink", `cannot write the output: ${errno ?? (error as Error).message}`, {
-        cause: error,
-        hint: errno === "EPIPE" ? "the reader of the pipe has ended" : undefined,
-      })
+      throw this.#failed(errno, error)
     }
   }
+}
+
+function sinkFailed(errno: string | undefined, cause: unknown): MvmError {
+  return new MvmError("sink", `cannot write the output: ${errno ?? (cause as Error).message}`, {
+    cause,
+    hint: errno === "EPIPE" ? "the reader of the pipe has ended" : undefined,
+  })
 }

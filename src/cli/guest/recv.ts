@@ -1,7 +1,9 @@
 /** @module cli/guest/recv */
 
+import type { AgentClient } from "../../guest/agent-client.ts"
 import { ChannelEnd } from "../../guest/channel-end.ts"
 import { receiveAll } from "../../guest/pump.ts"
+import { Spool } from "../../guest/spool.ts"
 import { MvmError } from "../../lib/errors.ts"
 import { setPipeSize } from "../../platform/posix.ts"
 import type { CommandSpec } from "../command.ts"
@@ -22,6 +24,10 @@ export const guestRecv: CommandSpec = {
     { flags: "--request", description: "ask the source for it (it waits with send --offer)" },
     { flags: "--wait [time]", description: "with --request: wait for an offer (without a time: 1h)" },
     { flags: "--digest <kind>", description: "with --request: chain, or sha256 to hash the content as well" },
+    {
+      flags: "--verify-first",
+      description: "write nothing until all of it came and the digest agreed (held in TMPDIR)",
+    },
     { flags: "--quiet", description: "say nothing on success" },
     { flags: "--json", description: "report the outcome as JSON on stderr" },
     ...AGENT_OPTIONS,
@@ -43,23 +49,30 @@ export const guestRecv: CommandSpec = {
     if (call.flag("keep") && call.flag("once"))
       throw new MvmError("usage", "--keep and --once exclude each other")
     setPipeSize(STDOUT, PIPE_BYTES)
-    do {
-      await transfer({
-        socket: agentSocket(call),
-        quiet: call.flag("quiet"),
-        json: call.flag("json"),
-        label: `from ${source ?? "anybody"}`,
-        totalBytes: undefined,
-        begin: async (agent) => {
-          if (request && source !== undefined) {
-            return ChannelEnd.open(agent, { target: source, service, role: "receive", digest, waitMs })
-          }
-          return ChannelEnd.offer(agent, { service, source, role: "receive" }, () => {
-            if (!call.flag("quiet")) note(`waiting for ${source ?? "anybody"}, service ${service}`)
-          })
-        },
-        run: (end, progress) => receiveAll(end, STDOUT, progress),
+    const begin = async (agent: AgentClient): Promise<ChannelEnd> => {
+      if (request && source !== undefined) {
+        return ChannelEnd.open(agent, { target: source, service, role: "receive", digest, waitMs })
+      }
+      return ChannelEnd.offer(agent, { service, source, role: "receive" }, () => {
+        if (!call.flag("quiet")) note(`waiting for ${source ?? "anybody"}, service ${service}`)
       })
+    }
+    do {
+      // Before the sender is told that somebody waits.
+      const spool = call.flag("verifyFirst") ? Spool.create() : undefined
+      try {
+        await transfer({
+          socket: agentSocket(call),
+          quiet: call.flag("quiet"),
+          json: call.flag("json"),
+          label: `from ${source ?? "anybody"}`,
+          totalBytes: undefined,
+          begin,
+          run: (end, onProgress) => receiveAll(end, STDOUT, { onProgress, spool }),
+        })
+      } finally {
+        spool?.close()
+      }
     } while (call.flag("keep"))
   },
 }
