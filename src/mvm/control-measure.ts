@@ -77,7 +77,9 @@ export function measureHandlers(mvm: Mvm): Record<string, Handler> {
       const record = vms.require(text(params, "vm"))
       await mvm.measure(memberOf(mvm, record))
     },
-    "policy.test": (params) => {
+    "policy.test": async (params) => {
+      // Who has just written the file asks about what is in it.
+      await context.policy.settled()
       const tags = (name: string): readonly string[] => context.registry.getVm(name)?.tags ?? []
       const [from, to] = [text(params, "from"), text(params, "to")]
       const program = optionalText(params, "program")
@@ -152,7 +154,10 @@ function memberOf(mvm: Mvm, record: VmRecord): Member {
   const member = mvm.context.hub.byUuid(record.uuid)
   if (member?.session) return member
   throw new MvmError("no_agent", `${record.name} has no agent connected`, {
-    hint: `mvm vm start ${record.name} --wait`,
+    hint:
+      record.kind === "local"
+        ? `mvm guest agent --local ${record.name}`
+        : `mvm vm start ${record.name} --wait`,
   })
 }
 

@@ -61,6 +61,9 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       const record = vms.require(text(params, "name"))
       const path = vms.paths(record).console
       if (vms.isRunning(record.uuid) && existsSync(path)) return { path }
+      if (record.kind === "local") {
+        throw new MvmError("usage", `${record.name} is a local endpoint, which has no console`)
+      }
       throw new MvmError("vm_state", `${record.name} has no console: it is not running`, {
         hint: `mvm vm start ${record.name}`,
       })
@@ -79,7 +82,10 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
         }
         if (Date.now() > deadline || gone.aborted) {
           throw new MvmError("timeout", `the agent of ${record.name} did not link in time`, {
-            hint: `see ${vms.paths(record).consoleLog}, or mvm vm console ${record.name}`,
+            hint:
+              record.kind === "local"
+                ? `is it running? mvm guest agent --local ${record.name}`
+                : `see ${vms.paths(record).consoleLog}, or mvm vm console ${record.name}`,
           })
         }
         await Bun.sleep(POLL_MS)

@@ -95,7 +95,9 @@ export class VmManager {
       })
     }
     if (registry.getVm(name)) {
-      throw new MvmError("exists", `there is already a VM ${name}`, { hint: `mvm vm rm ${name} removes it` })
+      throw new MvmError("exists", `there is already a VM ${name}`, {
+        hint: `mvm vm show ${name} shows it, mvm vm rm ${name} removes it`,
+      })
     }
     const uuid = crypto.randomUUID()
     const paths = vmPaths(stateDir.path, uuid, name)

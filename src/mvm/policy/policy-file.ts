@@ -93,6 +93,14 @@ export class PolicyFile {
     this.#poll.unref()
   }
 
+  /** Resolves once the file as it is now was taken over; at most as long as the poll takes. */
+  async settled(): Promise<void> {
+    const deadline = performance.now() + POLL_MS
+    while (this.#poll && stampOf(this.path) !== this.#stamp && performance.now() < deadline) {
+      await Bun.sleep(REST_MS / 10)
+    }
+  }
+
   close(): void {
     this.#watcher?.close()
     clearInterval(this.#poll)
@@ -118,7 +126,7 @@ function load(path: string): Policy | BrokenPolicy {
       return {
         file,
         error: new MvmError("policy_broken", `${path}: there is no policy, so nothing is allowed`, {
-          hint: 'write one, for example: [[rule]] service = "*", from = "a", to = "b", action = "allow"',
+          hint: `for example: printf '[[rule]]\\nservice = "*"\\nfrom = "a"\\nto = "b"\\naction = "allow"\\n' >${path}`,
         }),
       }
     }
