@@ -15,6 +15,7 @@ const BENCHES: Record<string, () => Promise<{ bench: Bench }>> = {
   attest: () => import("./attest.ts"),
   pipe: () => import("./pipe.ts"),
   open: () => import("./open.ts"),
+  scale: () => import("./scale.ts"),
 }
 
 const { values, positionals } = parseArgs({
