@@ -25,7 +25,7 @@ export interface ChannelEnd {
   readonly name: string
   readonly program: string
   released: boolean
-  /** When this end's software was last found trusted. */
+  /** When this end's software was last found trusted by this life of the MVM, by performance.now(). */
   measuredMs: number
 }
 

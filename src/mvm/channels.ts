@@ -170,7 +170,7 @@ function revive(stored: StoredChannel): Channel {
   const end = (who: StoredChannel["asker"]): ChannelEnd => ({
     ...who,
     released: false,
-    measuredMs: Date.now(),
+    measuredMs: -Infinity,
   })
   return {
     id: fromHex(stored.id),

@@ -143,7 +143,7 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
     binding: requestBinding(asked),
     quote,
   })
-  channel.asker.measuredMs = Date.now()
+  channel.asker.measuredMs = performance.now()
   stillThere(match.member, answererSession)
   advance(channel, "challenged")
   context.offers.used(match)
@@ -177,7 +177,7 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
     }),
     quote: answer.fields.quote,
   })
-  channel.answerer.measuredMs = Date.now()
+  channel.answerer.measuredMs = performance.now()
 
   const decision = encodeDecision({
     channelId: channel.id,
@@ -379,7 +379,7 @@ function end(member: Member, program: Program): Channel["asker"] {
     name: member.record.name,
     program: program.path,
     released: false,
-    measuredMs: 0,
+    measuredMs: -Infinity,
   }
 }
 

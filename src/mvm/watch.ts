@@ -15,9 +15,12 @@ import type { MvmContext } from "./context.ts"
 import type { Member } from "./member.ts"
 import type { Session } from "./session.ts"
 import { decide } from "./policy/decide.ts"
+import { tell } from "./told.ts"
 
 const MEASURE_TIMEOUT_MS = 10_000
 const MAX_EVENT_LOG_BYTES = 4 * 1024 * 1024
+/** A VM that gives it byte by byte would cost a copy of the whole for each. */
+const MAX_EVENT_LOG_CHUNKS = 256
 const TICK_MS = 250
 const FIRST_MEASURE_MS = 1000
 
@@ -44,7 +47,7 @@ export class Watch {
   async measure(member: Member): Promise<void> {
     const { session } = member
     if (!session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
-    this.#due.set(session, Date.now() + member.record.config.remeasureSeconds * 1000)
+    this.#due.set(session, performance.now() + member.record.config.remeasureSeconds * 1000)
     const nonce = random(32)
     const { fields } = await member.link.request(
       "MEASURE",
@@ -71,7 +74,8 @@ export class Watch {
   async #askEvents(member: Member): Promise<void> {
     let log: Uint8Array = new Uint8Array(0)
     try {
-      for (;;) {
+      for (let chunks = 0; ; chunks += 1) {
+        if (chunks >= MAX_EVENT_LOG_CHUNKS) throw new MvmError("protocol", "EVENT_LOG: too many pieces")
         const { fields } = await member.link.request("EVENTS", { offset: log.length }, "EVENT_LOG", {
           timeoutMs: MEASURE_TIMEOUT_MS,
         })
@@ -114,7 +118,7 @@ export class Watch {
   }
 
   #tick(): void {
-    const now = Date.now()
+    const now = performance.now()
     for (const member of this.#context.hub.members()) {
       const { uuid } = member.record
       const { session } = member
@@ -128,7 +132,7 @@ export class Watch {
         )
         .finally(() => this.#busy.delete(uuid))
     }
-    this.#limitTime(now)
+    this.#limitTime()
   }
 
   /** What is wrong with a member is logged when it changes, not on every period. */
@@ -145,21 +149,21 @@ export class Watch {
     return due
   }
 
-  /** Both ends get a new lease, as long as the other end's last good measurement is young enough for one. */
+  /** Both ends get a lease that ends `leaseMs` after the older of their last good measurements. */
   #renew(member: Member, session: Session): void {
     if (member.session !== session) return
-    const { leaseMs } = this.#context
-    const now = Date.now()
+    const now = performance.now()
     for (const channel of this.#context.channels.of(member.record.uuid)) {
       if (channel.state !== "open") continue
       const end = endOf(channel, member.record.uuid)
       if (!end) continue
       end.measuredMs = now
       const other = otherEnd(channel, end)
-      if (now - other.measuredMs > leaseMs) continue
-      for (const uuid of [end.uuid, other.uuid]) {
+      const leaseMs = Math.floor(this.#context.leaseMs - (now - other.measuredMs))
+      if (leaseMs <= 0) continue
+      for (const { uuid, released } of [end, other]) {
         const holder = this.#context.hub.byUuid(uuid)
-        if (holder?.session) holder.link.send("LEASE", { leaseMs, channels: [channel.id] })
+        if (holder && !released) tell(this.#context, holder, "LEASE", { leaseMs, channels: [channel.id] })
       }
     }
   }
@@ -187,7 +191,9 @@ export class Watch {
     return decision.action === "allow" && decision.target === channel.answerer.name
   }
 
-  #limitTime(now: number): void {
+  /** By the clock on the wall, which a restart of the MVM does not set back. */
+  #limitTime(): void {
+    const now = Date.now()
     for (const channel of this.#context.channels.all()) {
       const limit = channel.maxSeconds
       if (channel.state !== "open" || limit === undefined || now - channel.openedMs < limit * 1000) continue
