@@ -1,199 +1,103 @@
 /** @module mvm/control-measure */
 
-import { fromHex } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
-import type { Handler, Params } from "../platform/json-rpc.ts"
-import type { SeenMeasurement } from "../tcb/measurement/replay.ts"
-import { boolean, optionalText, text } from "./control-params.ts"
-import type { Member } from "./member.ts"
-import { decide } from "./policy/decide.ts"
-import type { ReferenceEntry } from "./registry-reference.ts"
+import type { Handler } from "../platform/json-rpc.ts"
+import { parseDecision } from "../channel/decision.ts"
+import { fromHex } from "../lib/bytes.ts"
+import type { Check } from "../tcb/measurement/check.ts"
+import { text } from "./control-params.ts"
+import { exportBundle, vmBody, type EvidenceBody } from "./evidence-bundle.ts"
+import type { EvidenceRecord } from "./evidence-record.ts"
+import { verifyEvidence } from "./evidence-verify.ts"
+import { memberOf } from "./measured-member.ts"
 import type { VmRecord } from "./registry.ts"
 import type { Mvm } from "./context.ts"
 
-/** Always in a log, and without which it is no log of ours. */
-const REQUIRED_PATHS = new Set(["boot_aggregate", "/etc/ima/policy"])
-
-/** Programs that run what they are told, or read other processes: their digest says little. */
-const OPEN_ENDED =
-  /\/(ba|da|z|a|fi|c|k)?sh$|\/(python|perl|ruby|node|lua|php|tclsh|bun|deno|gdb|strace|ltrace)[0-9.]*$/
+/** A channel's id, or enough of its beginning. */
+const CHANNEL = /^[0-9a-f]{4,32}$/
 
 export function measureHandlers(mvm: Mvm): Record<string, Handler> {
   const { context, vms } = mvm
-  const { reference } = context.registry
   return {
-    "measure.learn": async (params) => {
-      const record = vms.require(text(params, "vm"))
-      const verifier = mvm.verifierOf(record)
-      await collect(mvm, record)
-      const entries = verifier.seen.map((seen) => learnt(seen, record, text(params, "reason")))
-      if (boolean(params, "replace")) reference.clearReference(record.uuid)
-      const added = reference.addReference(record.uuid, entries)
-      await context.audit.commit("measure_learn", {
-        vm: record.name,
-        entries: entries.length,
-        added,
-        reason: text(params, "reason"),
-      })
-      verifier.reconsider()
-      return { vm: record.name, entries: entries.length, added, warnings: warningsOf(entries) }
+    "measure.explain": async (params) => {
+      const subject = text(params, "vm")
+      const record = context.registry.getVm(subject)
+      if (record || !CHANNEL.test(subject)) return explainVm(mvm, vms.require(subject))
+      return explainChannel(mvm, await context.evidence.find(subject))
     },
-    "measure.show": (params) => {
-      const record = vms.require(text(params, "vm"))
-      return reference.listReference(record.uuid).map((entry) => ({ ...entry, digest: entry.digest.toHex() }))
-    },
-    "measure.diff": (params) => {
-      const record = vms.require(text(params, "vm"))
-      return difference(mvm, record)
-    },
-    "measure.approve": async (params) => {
-      const record = vms.require(text(params, "vm"))
-      const approved = toApprove(mvm, record, params)
-      const reason = text(params, "reason")
-      approve(mvm, record, approved, reason)
-      await context.audit.commit("measure_approve", {
-        vm: record.name,
-        reason,
-        approved: approved.map(({ path, digest }) => `${digest} ${path}`),
-      })
-      mvm.verifierOf(record).reconsider()
-      return { approved }
-    },
-    "measure.explain": (params) => {
-      const record = vms.require(text(params, "vm"))
-      const { verdict, code, message, checks, entries, sinceMs } = mvm.verifierOf(record).opinion
-      const failedFirst = [...checks].sort((a, b) => Number(a.ok) - Number(b.ok))
-      return {
-        vm: record.name,
-        verdict,
-        code: code ?? null,
-        message: message ?? null,
-        since: new Date(sinceMs).toISOString(),
-        entries,
-        checks: failedFirst,
-      }
+    "measure.evidence": async (params) => {
+      return { text: exportBundle(await bodyOf(mvm, text(params, "vm")), context.evidence, context.identity) }
     },
     "measure.run": async (params) => {
       const record = vms.require(text(params, "vm"))
       await mvm.measure(memberOf(mvm, record))
     },
-    "policy.test": async (params) => {
-      // Who has just written the file asks about what is in it.
-      await context.policy.settled()
-      const tags = (name: string): readonly string[] => context.registry.getVm(name)?.tags ?? []
-      const [from, to] = [text(params, "from"), text(params, "to")]
-      const program = optionalText(params, "program")
-      const decision = decide(context.policy.current, {
-        service: text(params, "service"),
-        from: { name: from, tags: tags(from) },
-        to: { name: to, tags: tags(to) },
-        program: program === undefined ? undefined : { path: program, digest: "" },
-      })
-      const { action, rule, target, reason } = decision
-      return { action, rule: rule.label, target, reason: reason ?? "" }
-    },
   }
 }
 
-interface Approval {
-  /** A path, or `pcr:N` */
-  readonly path: string
-  readonly digest: string
-}
-
-/** @throws MvmError `usage` or `not_found` when there is nothing to approve. */
-function toApprove(mvm: Mvm, record: VmRecord, params: Params): Approval[] {
-  const path = optionalText(params, "path")
-  const digest = optionalText(params, "digest")
-  if (path === undefined && !boolean(params, "all")) {
-    throw new MvmError("usage", "say which path, or --all", { hint: `mvm measure diff ${record.name}` })
-  }
-  if (digest !== undefined) {
-    if (path === undefined || !/^[0-9a-f]{64}$/.test(digest)) {
-      throw new MvmError("usage", "--digest needs a path and 64 hexadecimal digits")
-    }
-    return [{ path, digest }]
-  }
-  const seen = difference(mvm, record).seen.filter((entry) => path === undefined || entry.path === path)
-  if (seen.length > 0) return seen
-  throw new MvmError(
-    "not_found",
-    `${record.name} was not seen to run ${path ?? "anything"} that is not allowed`,
-  )
-}
-
-function approve(mvm: Mvm, record: VmRecord, approved: readonly Approval[], reason: string): void {
-  const { reference } = mvm.context.registry
-  const addedMs = Date.now()
-  const values = { source: "approve", reason, addedMs }
-  for (const { path, digest } of approved) {
-    const pcr = /^pcr:(\d+)$/.exec(path)
-    if (pcr) {
-      const index = Number(pcr[1])
-      const before = reference.listPcrs(record.uuid).filter((value) => value.index === index)
-      reference.setPcr(record.uuid, index, [...before, { ...values, digest: fromHex(digest) }])
-    } else {
-      reference.addReference(record.uuid, [{ ...values, path, digest: fromHex(digest), required: false }])
-    }
-  }
-}
-
-/** The present boot's log up to now. Being untrusted, or having no values yet, is what learning is for. */
-async function collect(mvm: Mvm, record: VmRecord): Promise<void> {
+function explainVm(mvm: Mvm, record: VmRecord): Record<string, unknown> {
   const verifier = mvm.verifierOf(record)
+  const { verdict, code, message, checks, entries, sinceMs } = verifier.opinion
+  return {
+    vm: record.name,
+    verdict,
+    code: code ?? null,
+    message: message ?? null,
+    since: new Date(sinceMs).toISOString(),
+    entries,
+    bootId: verifier.lastRecord?.bootId ?? null,
+    measured: verifier.lastRecord ? new Date(verifier.lastRecord.timeMs).toISOString() : null,
+    launch: verifier.launch?.digests ?? null,
+    checks,
+  }
+}
+
+/** The decision about a channel, with the evidence of its ends judged once more. */
+function explainChannel(mvm: Mvm, { channel, ...rest }: EvidenceBody): Record<string, unknown> {
+  const { evidence, identity } = mvm.context
+  const decision = rest.decision === null ? undefined : parseDecision(fromHex(rest.decision))
+  const facts = {
+    channel,
+    time: new Date(rest.timeMs).toISOString(),
+    refused: rest.refused,
+    service: decision?.service ?? null,
+    rule: decision?.rule ?? null,
+  }
+  const body = { channel, ...rest }
   try {
-    await mvm.measure(memberOf(mvm, record))
+    const { ends } = verifyEvidence(exportBundle(body, evidence, identity), identity.publicKey)
+    const views = ends.map(({ record, appraisal, entries }) => endView(record, appraisal.checks, entries))
+    return { ...facts, problem: null, ends: views }
   } catch (error) {
-    const expected =
-      error instanceof MvmError && (error.code === "no_reference" || error.code === "untrusted")
-    if (!expected || !verifier.quote) throw error
+    if (!(error instanceof MvmError)) throw error
+    // What was found at the time is still told when the logs behind it are gone.
+    const views = rest.ends.map((record) => {
+      return endView(
+        record,
+        record.failed.map((check) => ({ ...check, ok: false, expected: "", seen: "" })),
+      )
+    })
+    return { ...facts, problem: error.message, ends: views }
   }
 }
 
-function memberOf(mvm: Mvm, record: VmRecord): Member {
-  const member = mvm.context.hub.byUuid(record.uuid)
-  if (member?.session) return member
-  throw new MvmError("no_agent", `${record.name} has no agent connected`, {
-    hint:
-      record.kind === "local"
-        ? `mvm guest agent --local ${record.name}`
-        : `mvm vm start ${record.name} --wait`,
+function endView(
+  record: EvidenceRecord,
+  checks: readonly Pick<Check, "name" | "ok" | "subject" | "message" | "expected" | "seen">[],
+  entries?: number,
+): Record<string, unknown> {
+  const { vm, verdict, kind, bootId, purpose } = record
+  const measured = new Date(record.timeMs).toISOString()
+  return { vm, verdict, kind, bootId, purpose, measured, entries: entries ?? null, checks }
+}
+
+/** @throws MvmError `not_found` when there is no evidence of it. */
+async function bodyOf(mvm: Mvm, subject: string): Promise<EvidenceBody> {
+  const record = mvm.context.registry.getVm(subject)
+  if (!record && CHANNEL.test(subject)) return mvm.context.evidence.find(subject)
+  const last = mvm.verifierOf(mvm.vms.require(subject)).lastRecord
+  if (last) return vmBody(last)
+  throw new MvmError("not_found", `${subject} gave no evidence in this boot`, {
+    hint: `mvm measure run ${subject}`,
   })
-}
-
-function learnt(seen: SeenMeasurement, record: VmRecord, reason: string): ReferenceEntry {
-  const isAgent = record.kind !== "local" && /\/mvm$/.test(seen.path)
-  return {
-    path: seen.path,
-    digest: fromHex(seen.fileDigest.hex),
-    source: "learn",
-    reason,
-    required: REQUIRED_PATHS.has(seen.path) || isAgent,
-    addedMs: Date.now(),
-  }
-}
-
-function warningsOf(entries: readonly ReferenceEntry[]): string[] {
-  return entries
-    .filter((entry) => OPEN_ENDED.test(entry.path))
-    .map((entry) => `${entry.path} runs whatever it is told: its digest says little about what it did`)
-}
-
-function difference(
-  mvm: Mvm,
-  record: VmRecord,
-): Record<"seen" | "unseen", { path: string; digest: string }[]> {
-  const key = (path: string, digest: string): string => `${digest} ${path}`
-  const allowed = mvm.context.registry.reference.listReference(record.uuid)
-  const allowedKeys = new Set(allowed.map((entry) => key(entry.path, entry.digest.toHex())))
-  const seen = mvm.verifierOf(record).seen
-  const seenKeys = new Set(seen.map((entry) => key(entry.path, entry.fileDigest.hex)))
-  return {
-    seen: seen
-      .filter((entry) => !allowedKeys.has(key(entry.path, entry.fileDigest.hex)))
-      .map((entry) => ({ path: entry.path, digest: entry.fileDigest.hex })),
-    unseen: allowed
-      .filter((entry) => !seenKeys.has(key(entry.path, entry.digest.toHex())))
-      .map((entry) => ({ path: entry.path, digest: entry.digest.toHex() })),
-  }
 }

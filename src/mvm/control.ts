@@ -10,6 +10,8 @@ import type { Handler, Params } from "../platform/json-rpc.ts"
 import { auditHandlers } from "./control-audit.ts"
 import { channelHandlers } from "./control-channels.ts"
 import { measureHandlers } from "./control-measure.ts"
+import { policyHandlers } from "./control-policy.ts"
+import { referenceHandlers } from "./control-reference.ts"
 import { boolean, integer, text, texts } from "./control-params.ts"
 import type { VmConfig, VmRecord } from "./registry.ts"
 import type { Mvm } from "./context.ts"
@@ -20,6 +22,8 @@ export function controlHandlers(mvm: Mvm): ReadonlyMap<string, Handler> {
   return new Map<string, Handler>([
     ...Object.entries(vmHandlers(mvm)),
     ...Object.entries(measureHandlers(mvm)),
+    ...Object.entries(referenceHandlers(mvm)),
+    ...Object.entries(policyHandlers(mvm)),
     ...Object.entries(channelHandlers(mvm)),
     ...Object.entries(auditHandlers(mvm)),
   ])

@@ -113,6 +113,11 @@ export class Verifier {
     return [...this.#log.seen]
   }
 
+  /** How the MVM started this boot, where it did. */
+  get launch(): Launch | undefined {
+    return this.#launch
+  }
+
   /** {@link seen}, with how the MVM started the boot: what reference values are made of. */
   get measured(): Measured[] {
     return [...(this.#launch ? launchMeasured(this.#launch) : []), ...this.#log.seen]
