@@ -24,6 +24,9 @@ import type { AgentClient } from "./agent-client.ts"
 /** How long an end that saw traffic looks again and again before it asks to be woken. */
 const SPIN_MS = 0.2
 
+/** Who just woke the other end looks on for this long: the answer then needs no second kick. */
+const SPIN_AFTER_KICK_MS = 1
+
 /** A sleeper looks again after this time even if no KICK came: a lost one costs this much and no more. */
 const SLOW_POLL_MS = 500
 
@@ -40,6 +43,7 @@ export class ChannelEnd {
   readonly #mapping: Mapping
   readonly #producer: RingProducer
   readonly #consumer: RingConsumer
+  #spinUntilMs = 0
   /** This end's identity signature over the transcript: the first record it sends. */
   readonly handshake: Uint8Array
 
@@ -105,7 +109,9 @@ export class ChannelEnd {
   /** Show what was sealed, and wake the other end if it asked for that. */
   flush(): void {
     this.sealer.flush()
-    if (this.#producer.takeKick()) this.agent.send("KICK", {})
+    if (!this.#producer.takeKick()) return
+    this.agent.send("KICK", {})
+    this.#spinUntilMs = performance.now() + SPIN_AFTER_KICK_MS
   }
 
   /** Give read room back, and wake the other end if it asked for that. */
@@ -151,7 +157,7 @@ export class ChannelEnd {
 
   async #wait(ready: () => boolean, request: () => boolean, cancel: () => void): Promise<void> {
     this.agent.check()
-    const spinUntil = performance.now() + SPIN_MS
+    const spinUntil = Math.max(performance.now() + SPIN_MS, this.#spinUntilMs)
     do {
       for (let look = 0; look < 64; look += 1) if (ready()) return
     } while (performance.now() < spinUntil)
