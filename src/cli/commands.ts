@@ -26,6 +26,7 @@ import { vmConsole } from "./vm/console.ts"
 import { vmCreate } from "./vm/create.ts"
 import { vmRemove, vmStart, vmStop, vmWait } from "./vm/lifecycle.ts"
 import { vmList, vmShow } from "./vm/list.ts"
+import { vmSet } from "./vm/set.ts"
 
 export const COMMANDS: readonly CommandSpec[] = [
   serveCommand,
@@ -34,6 +35,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   vmStart,
   vmWait,
   vmStop,
+  vmSet,
   vmRemove,
   vmList,
   vmShow,

@@ -56,6 +56,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       })
       return { name: record.name, uuid: record.uuid }
     },
+    "vm.set": (params) => vms.configure(vms.require(text(params, "name")), configOf(params)),
     "vm.start": (params) => vms.start(vms.require(text(params, "name"))),
     "vm.stop": (params) => vms.stop(vms.require(text(params, "name")), boolean(params, "force")),
     "vm.rm": (params) => vms.remove(vms.require(text(params, "name"))),

@@ -136,6 +136,26 @@ export class VmManager {
     })
   }
 
+  /**
+   * Changes how a stopped VM starts: `change` holds the fields that are to be others.
+   *
+   * @throws MvmError `vm_state` while it runs, `config` or `not_found` for values that it could never start with.
+   */
+  async configure(record: VmRecord, change: Partial<VmConfig>): Promise<void> {
+    if (record.kind !== "qemu") {
+      throw new MvmError("usage", `${record.name} is no VM that the MVM starts: it has no such settings`)
+    }
+    if (this.#running.has(record.uuid)) {
+      throw new MvmError("vm_state", `${record.name} is running`, { hint: `mvm vm stop ${record.name}` })
+    }
+    await this.#changed(record.uuid, async () => {
+      const config = absolutePaths({ ...record.config, ...change })
+      requireFiles(qemuOptions(this.#parts, { ...record, config }, this.paths(record)))
+      this.#parts.registry.updateConfig(record.uuid, config)
+      await this.#parts.audit.commit("vm_set", { vm: record.name, ...change })
+    })
+  }
+
   /** Starts a QEMU VM, or makes a local endpoint ready for its agent. */
   async start(record: VmRecord): Promise<void> {
     if (this.#running.has(record.uuid)) {
@@ -252,7 +272,8 @@ export class VmManager {
     if (record.kind === "local" || this.#closed) return
     this.#parts.log.warn("vm_restart", { vm: record.name, reason })
     try {
-      await this.start(record)
+      // What is known of it may have changed since it started.
+      await this.start(this.require(record.name))
     } catch (error) {
       this.#parts.log.error("vm_restart_failed", { vm: record.name, message: asMvmError(error).message })
     }

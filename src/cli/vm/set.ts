@@ -1,0 +1,39 @@
+/** @module cli/vm/set */
+
+import { resolve } from "node:path"
+import type { CommandSpec } from "../command.ts"
+import { STATE_OPTION, ask } from "../connect.ts"
+
+export const vmSet: CommandSpec = {
+  usage: "vm set <name>",
+  summary: "change how a stopped VM starts",
+  options: [
+    STATE_OPTION,
+    { flags: "--kernel <file>", description: "kernel image" },
+    { flags: "--initrd <file>", description: "initramfs" },
+    { flags: "--append <text>", description: 'more words for the kernel command line ("" for none)' },
+    { flags: "--disk <file>", description: "a disk image, raw or qcow2" },
+    { flags: "--memory <size>", description: "main memory" },
+    { flags: "--cpus <n>", description: "virtual processors" },
+    { flags: "--net <mode>", description: "none, or user for QEMU's own NAT" },
+    { flags: "--remeasure <time>", description: "how often it is measured while channels run" },
+  ],
+  examples: ["vm set web --append audit=1", "vm set web --kernel vmlinuz-new --initrd initramfs-new.cpio"],
+  async run(call) {
+    const given = <T>(name: string, value: () => T): T | undefined => (call.given(name) ? value() : undefined)
+    const path = (name: string) => given(name, () => resolve(call.text(name) ?? ""))
+    await ask(call, "vm.set", {
+      name: call.arg(0),
+      config: {
+        kernel: path("kernel"),
+        initrd: path("initrd"),
+        append: call.text("append"),
+        disk: path("disk"),
+        memoryMiB: given("memory", () => Math.ceil(call.sizeBytes("memory", 0) / 2 ** 20)),
+        cpus: given("cpus", () => call.integer("cpus", 1, { min: 1, max: 256 })),
+        net: given("net", () => call.oneOf("net", ["none", "user"], "none")),
+        remeasureSeconds: given("remeasure", () => call.durationMs("remeasure", 0) / 1000),
+      },
+    })
+  },
+}
