@@ -11,14 +11,16 @@ import { guestAgent } from "./guest/agent.ts"
 import { guestRecv } from "./guest/recv.ts"
 import { guestSend } from "./guest/send.ts"
 import { guestStatus } from "./guest/status.ts"
+import { measureEvidence, measureExplain, measureVerify } from "./measure-evidence.ts"
 import {
   measureApprove,
   measureDiff,
-  measureExplain,
-  measureLearn,
-  measureRun,
-  measureShow,
-} from "./measure.ts"
+  measureExclude,
+  measureExport,
+  measureImport,
+  measureRemove,
+} from "./measure-values.ts"
+import { measureLearn, measureRun, measureShow } from "./measure.ts"
 import { policyCheck, policyTest } from "./policy.ts"
 import { serveCommand } from "./serve.ts"
 import { statusCommand } from "./status.ts"
@@ -44,8 +46,14 @@ export const COMMANDS: readonly CommandSpec[] = [
   measureShow,
   measureDiff,
   measureApprove,
+  measureRemove,
+  measureExclude,
+  measureImport,
+  measureExport,
   measureExplain,
   measureRun,
+  measureEvidence,
+  measureVerify,
   policyCheck,
   policyTest,
   channelList,

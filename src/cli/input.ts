@@ -20,6 +20,11 @@ export function readInput(path: string): string {
   return reading(path, () => readFileSync(path, "utf8"))
 }
 
+/** The whole file. @throws MvmError `usage` */
+export function readInputBytes(path: string): Uint8Array {
+  return reading(path, () => new Uint8Array(readFileSync(path)))
+}
+
 /** A descriptor to read from. @throws MvmError `usage` */
 export function openInput(path: string): number {
   return reading(path, () => openSync(path, "r"))

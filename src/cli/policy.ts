@@ -24,24 +24,49 @@ export const policyCheck: CommandSpec = {
   },
 }
 
+interface Outcome {
+  action: string
+  rule: string
+  target: string
+  reason: string
+  steps: { line: number; comment: string; action: string; mismatch: string | null }[]
+}
+
 export const policyTest: CommandSpec = {
   usage: "policy test <service> <from> <to>",
   summary: "say what the policy in force decides, and by which rule",
-  options: [STATE_OPTION, { flags: "--program <path>", description: "the program that asks" }, JSON_OPTION],
+  options: [
+    STATE_OPTION,
+    { flags: "--program <path>", description: "the program that asks" },
+    {
+      flags: "--digest <hex>",
+      description: "its content (default: what the VM was seen to run by that name)",
+    },
+    { flags: "--steps", description: "show every rule that was tried, and what did not match" },
+    JSON_OPTION,
+  ],
   examples: ["policy test default web db", "policy test backup web host --program /usr/bin/mvm"],
   async run(call) {
-    const outcome = await ask<{ action: string; rule: string; target: string; reason: string }>(
-      call,
-      "policy.test",
-      {
-        service: call.arg(0),
-        from: call.arg(1),
-        to: call.arg(2),
-        program: call.text("program"),
-      },
-    )
-    if (call.flag("json")) printJson(outcome)
-    else print(`${outcome.action} by ${outcome.rule}${outcome.reason ? `: ${outcome.reason}` : ""}`)
+    const outcome = await ask<Outcome>(call, "policy.test", {
+      service: call.arg(0),
+      from: call.arg(1),
+      to: call.arg(2),
+      program: call.text("program"),
+      digest: call.text("digest"),
+    })
+    if (call.flag("json")) {
+      printJson(outcome)
+    } else {
+      if (call.flag("steps")) printSteps(outcome.steps)
+      print(`${outcome.action} by ${outcome.rule}${outcome.reason ? `: ${outcome.reason}` : ""}`)
+    }
     return outcome.action === "allow" ? STATUS.ok : STATUS.denied
   },
+}
+
+function printSteps(steps: Outcome["steps"]): void {
+  for (const { line, comment, action, mismatch } of steps) {
+    const said = comment === "" ? "" : ` (${comment})`
+    print(`line ${line}${said}: ${mismatch === null ? action : `${mismatch} does not match`}`)
+  }
 }
