@@ -68,6 +68,15 @@ export class Broker {
     }
   }
 
+  /** After a restart of the MVM: a VM that is gone, for good or for now, holds no region. */
+  releaseAbsent(isThere: (uuid: string) => boolean): void {
+    for (const { asker, answerer } of this.#context.channels.all()) {
+      for (const end of [asker, answerer]) {
+        if (!isThere(end.uuid)) this.releaseAll(end, `${end.name} ended while no MVM was there`)
+      }
+    }
+  }
+
   /** Tell both ends that the channel is over. The region stays until both said CLOSE. */
   end(channel: Channel, code: "aborted" | "revoked", reason: string): void {
     if (channel.state === "closed") return

@@ -160,6 +160,9 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     })
     undo.push(() => vms.close())
     vms.adopt()
+    broker.releaseAbsent((uuid) => vms.isThere(uuid))
+    // Held against the policy as it is now; the ends hear of it when they link.
+    watch.policyChanged()
     policy.watch(() => {
       const { current } = policy
       log.info("policy", { broken: "error" in current ? String(current.error.message) : false })

@@ -9,13 +9,13 @@ import { copyFileSync, existsSync, mkdirSync } from "node:fs"
 import { MvmError } from "../lib/errors.ts"
 import { chooseAccel } from "../platform/accel.ts"
 import { firmwareFiles, KERNEL_APPEND, type QemuOptions } from "../platform/qemu-args.ts"
-import { launchQemu } from "../platform/qemu.ts"
+import { launchQemu, type QemuProcess } from "../platform/qemu.ts"
 import type { Arena } from "./arena.ts"
 import type { AuditCommitter } from "./audit-committer.ts"
 import { measureLaunch } from "./launch.ts"
 import type { Registry, VmConfig, VmRecord } from "./registry.ts"
 import type { StateDir } from "./state-dir.ts"
-import { processId, saveRunState, vmPaths, type RunState, type VmPaths } from "./vm-process.ts"
+import { clearRunState, processId, saveRunState, vmPaths, type RunState, type VmPaths } from "./vm-process.ts"
 import { startVtpmForQemu, startVtpmLocal, type StartOptions } from "./vtpm/start.ts"
 
 export interface StartParts {
@@ -29,15 +29,20 @@ export interface StartParts {
 export async function startLocal(parts: StartParts, record: VmRecord): Promise<RunState> {
   const paths = vmPaths(parts.stateDir.path, record.uuid, record.name)
   const vtpm = await startVtpmLocal({ ...vtpmOptions(parts, record, paths), dataSocket: paths.vtpmData })
-  checkClock(parts.registry, record, vtpm.clockBefore)
-  const state: RunState = {
-    vtpm: processId(vtpm.pid, "swtpm"),
-    qemu: undefined,
-    resetCount: vtpm.clockBefore.resetCount,
-    startedMs: Date.now(),
+  try {
+    checkClock(parts.registry, record, vtpm.clockBefore)
+    const state: RunState = {
+      vtpm: processId(vtpm.pid, "swtpm"),
+      qemu: undefined,
+      resetCount: vtpm.clockBefore.resetCount,
+      startedMs: Date.now(),
+    }
+    saveRunState(paths, state)
+    return state
+  } catch (error) {
+    await vtpm.stop()
+    throw error
   }
-  saveRunState(paths, state)
-  return state
 }
 
 /** vTPM and QEMU of a VM. */
@@ -51,9 +56,10 @@ export async function startQemu(parts: StartParts, record: VmRecord): Promise<Ru
     ...vtpmOptions(parts, record, paths),
     controlSocket: paths.vtpmControl,
   })
+  let qemu: QemuProcess | undefined
   try {
     checkClock(parts.registry, record, vtpm.clockBefore)
-    const qemu = await launchQemu(options, paths.qemuLog)
+    qemu = await launchQemu(options, paths.qemuLog)
     // The firmware's start of the TPM is the one reset this boot may show.
     const resetCount = vtpm.clockBefore.resetCount + 1
     const state: RunState = {
@@ -67,7 +73,9 @@ export async function startQemu(parts: StartParts, record: VmRecord): Promise<Ru
     await audit.commit("vm_start", { vm: record.name, accel: options.accel, ...launch.digests })
     return state
   } catch (error) {
+    await qemu?.kill()
     await vtpm.stop()
+    clearRunState(paths)
     throw error
   }
 }
@@ -110,7 +118,10 @@ export function qemuOptions(
   paths: VmPaths,
 ): QemuOptions {
   const { config } = vm
-  if (!config.kernel || !config.initrd) throw new MvmError("usage", "a VM needs --kernel and --initrd")
+  if (!config.kernel || !config.initrd)
+    throw new MvmError("usage", "a VM needs --kernel and --initrd", {
+      hint: "scripts/guest-image makes both; a member without a machine of its own is made with --local",
+    })
   return {
     name: vm.name,
     uuid: vm.uuid,

@@ -13,7 +13,9 @@ import { isRunning } from "../platform/process.ts"
 import { requireFiles } from "../platform/qemu.ts"
 import { Qmp, type QmpEvent } from "../platform/qmp.ts"
 import { isName } from "../wire/schema.ts"
+import { boundConsoleLog } from "./console-log.ts"
 import type { VmConfig, VmRecord } from "./registry.ts"
+import { Restarts } from "./restarts.ts"
 import {
   clearRunState,
   endProcesses,
@@ -46,6 +48,9 @@ const RESERVED_NAMES = new Set(["default", "any", "all"])
 /** How long a guest has for an orderly shutdown. */
 const SHUTDOWN_GRACE_MS = 15_000
 
+/** Between two looks at the length of a console's log. */
+const BOUND_MS = 2000
+
 export interface CreateOptions {
   readonly name: string
   readonly kind: VmRecord["kind"]
@@ -60,6 +65,7 @@ export class VmManager {
   readonly #monitors = new Map<string, Qmp>()
   /** VMs that end because they were told to. */
   readonly #stopping = new Set<string>()
+  readonly #restarts = new Restarts()
   #closed = false
 
   constructor(parts: VmManagerParts) {
@@ -127,6 +133,8 @@ export class VmManager {
         this.#parts.handlers.onCreated(record)
         return record
       } catch (error) {
+        // Nor is one that no audit row tells of.
+        this.#unharmed("vm_create", () => registry.getVm(uuid) && registry.removeVm(uuid))
         if (!registry.getVm(uuid)) {
           rmSync(paths.run, { recursive: true, force: true })
           rmSync(resolve(paths.vtpmState, ".."), { recursive: true, force: true })
@@ -159,7 +167,9 @@ export class VmManager {
   /** Starts a QEMU VM, or makes a local endpoint ready for its agent. */
   async start(record: VmRecord): Promise<void> {
     if (this.#running.has(record.uuid)) {
-      throw new MvmError("vm_state", `${record.name} is already running`)
+      throw new MvmError("vm_state", `${record.name} is already running`, {
+        hint: `mvm vm wait ${record.name} waits for its agent`,
+      })
     }
     await this.#changed(record.uuid, () => this.#start(record))
   }
@@ -167,6 +177,8 @@ export class VmManager {
   /** @param force end QEMU at once instead of asking the guest to shut down */
   async stop(record: VmRecord, force: boolean): Promise<void> {
     const state = this.#running.get(record.uuid)
+    const wasWaiting = this.#restarts.cancel(record.uuid)
+    if (!state && wasWaiting) return
     if (!state) throw new MvmError("vm_state", `${record.name} is not running`)
     await this.#changed(record.uuid, async () => {
       this.#stopping.add(record.uuid)
@@ -211,9 +223,20 @@ export class VmManager {
         this.#parts.handlers.onStarted(record, state.resetCount, true)
         continue
       }
-      void endProcesses(state)
-      clearRunState(paths)
+      this.#unawaited(
+        "vm_exit",
+        this.#changed(record.uuid, async () => {
+          await endProcesses(state)
+          clearRunState(paths)
+          this.#parts.handlers.onStopped(record, "it ended while no MVM was there")
+        }),
+      )
     }
+  }
+
+  /** Whether processes of this member are there, or may be. */
+  isThere(uuid: string): boolean {
+    return this.#running.has(uuid) || this.#changing.has(uuid)
   }
 
   /** A local endpoint's agent starts: its vTPM starts anew with it. */
@@ -234,6 +257,7 @@ export class VmManager {
   /** Stop watching; the processes go on. */
   close(): void {
     this.#closed = true
+    this.#restarts.close()
     for (const monitor of this.#monitors.values()) monitor.close()
   }
 
@@ -255,27 +279,57 @@ export class VmManager {
         if (event.name === "RESET") this.#unexpectedReset(record)
       })
     }
-    void firstExit(state).then(async (first) => {
-      if (this.#closed || this.#running.get(record.uuid) !== state) return
-      if (this.#stopping.has(record.uuid)) return
-      await endProcesses(state)
-      const reason = first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended"
-      this.#over(record, state, reason)
-      await this.#parts.audit.commit("vm_exit", { vm: record.name, reason })
-      // Without its vTPM a VM can prove nothing; after a reboot of the guest it needs a new TPM boot.
-      if (first === "vtpm" || guestReset) await this.#restart(record, reason)
-    })
+    const consoleLog = this.paths(record).consoleLog
+    const bounding = setInterval(
+      () => this.#unharmed("console_log", () => boundConsoleLog(consoleLog)),
+      BOUND_MS,
+    )
+    bounding.unref()
+    this.#unawaited(
+      "vm_exit",
+      firstExit(state)
+        .finally(() => clearInterval(bounding))
+        .then((first) => this.#exited(record, state, first, guestReset)),
+    )
   }
 
-  async #restart(record: VmRecord, reason: string): Promise<void> {
+  async #exited(
+    record: VmRecord,
+    state: RunState,
+    first: "qemu" | "vtpm",
+    guestReset: boolean,
+  ): Promise<void> {
+    if (this.#closed || this.#running.get(record.uuid) !== state) return
+    if (this.#stopping.has(record.uuid)) return
+    await endProcesses(state)
+    const reason = first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended"
+    this.#over(record, state, reason)
+    // Without its vTPM a VM can prove nothing; after a reboot of the guest it needs a new TPM boot.
+    if (first === "vtpm" || guestReset) this.#restart(record, reason)
+    await this.#parts.audit.commit("vm_exit", { vm: record.name, reason })
+  }
+
+  #restart(record: VmRecord, reason: string): void {
     // A local endpoint's vTPM starts again with its agent.
     if (record.kind === "local" || this.#closed) return
-    this.#parts.log.warn("vm_restart", { vm: record.name, reason })
+    const delayMs = this.#restarts.schedule(record.uuid, () => {
+      if (!this.#closed && this.#parts.registry.getVm(record.uuid)) {
+        this.#unawaited("vm_restart_failed", this.start(record))
+      }
+    })
+    this.#parts.log.warn("vm_restart", { vm: record.name, reason, delayMs })
+  }
+
+  /** Nobody waits for this work: what goes wrong is said. */
+  #unawaited(event: string, work: Promise<unknown>): void {
+    work.catch((error: unknown) => this.#parts.log.error(event, { message: asMvmError(error).message }))
+  }
+
+  #unharmed(event: string, work: () => void): void {
     try {
-      // What is known of it may have changed since it started.
-      await this.start(this.require(record.name))
+      work()
     } catch (error) {
-      this.#parts.log.error("vm_restart_failed", { vm: record.name, message: asMvmError(error).message })
+      this.#parts.log.warn(event, { message: asMvmError(error).message })
     }
   }
 
@@ -287,7 +341,7 @@ export class VmManager {
       vm: record.name,
       message: "reset outside a start: the VM is stopped",
     })
-    void endProcesses(state)
+    this.#unawaited("vm_reset", endProcesses(state))
   }
 
   async #monitor(record: VmRecord, onEvent: (event: QmpEvent) => void): Promise<void> {

@@ -1,4 +1,7 @@
 import { describe, expect, test } from "bun:test"
+import { Arena } from "../../src/mvm/arena.ts"
+import { Broker } from "../../src/mvm/broker.ts"
+import { ChannelTable } from "../../src/mvm/channels.ts"
 import { regionBytes } from "../../src/ring/layout.ts"
 import { ScriptedMvm, openBetween, refusal, until } from "./scripted.ts"
 
@@ -178,6 +181,29 @@ describe("regions", () => {
     await b.offer()
     expect((await refusal(a.alloc("b"))).code).toBe("busy")
     await openBetween(a, c)
+  })
+
+  test("come back after a restart of the MVM when the VMs that held them are gone", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await openBetween(a, b)
+    const { arena } = mvm.context
+    const channels = new ChannelTable(
+      Arena.open(arena.path, arena.sizeBytes),
+      `${mvm.folder}/channels`,
+      mvm.context.log,
+    )
+    expect(channels.restore()).toBe(1)
+    const broker = new Broker({ ...mvm.context, channels })
+    broker.releaseAbsent((uuid) => uuid === a.member.record.uuid)
+    const [channel] = channels.all()
+    expect(channel).toMatchObject({
+      state: "closed",
+      answerer: { released: true },
+      asker: { released: false },
+    })
+    broker.releaseAbsent(() => false)
+    expect(channels.size).toBe(0)
   })
 
   test("come back when the ends say CLOSE", async () => {
