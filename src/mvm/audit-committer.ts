@@ -42,13 +42,22 @@ export class AuditCommitter {
   /** Write what is queued now. */
   flush(): void {
     const rows = this.#queue
-    if (rows.length === 0) return
     this.#queue = []
+    if (rows.length === 0 || this.#write(rows)) return
+    // One row that cannot be written must not take those with it that came in the same turn.
+    for (const row of rows) this.#write([row])
+  }
+
+  /** @returns whether the rows are settled: written, or a single one that was refused */
+  #write(rows: readonly Row[]): boolean {
     try {
       this.log.appendMany(rows)
-      for (const row of rows) row.resolve()
     } catch (error) {
+      if (rows.length > 1) return false
       for (const row of rows) row.reject(error)
+      return true
     }
+    for (const row of rows) row.resolve()
+    return true
   }
 }
