@@ -92,10 +92,9 @@ export class ProgressLine {
     this.#show(bytes, now)
   }
 
-  end(bytes: number): void {
-    if (!this.#isTerminal) return
-    this.#show(bytes, performance.now())
-    tryWrite("\n")
+  /** Makes room for what is said of the whole. */
+  end(): void {
+    if (this.#shownMs > 0) tryWrite(CLEAR_LINE)
   }
 
   #show(bytes: number, now: number): void {

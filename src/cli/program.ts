@@ -22,8 +22,8 @@ export async function runProgram(commands: readonly CommandSpec[], argv: readonl
     return await dispatch(commands, argv)
   } catch (error) {
     const failure = asMvmError(error)
-    // A reader that left (mvm ... | head) is no news to anybody.
-    if (failure.code === "sink" && failure.message.includes("EPIPE")) return failure.status
+    // A reader of a listing that left (mvm ... | head) is no news to anybody; one of a transfer is.
+    if (failure.code === "sink" && failure.message === "cannot write to stdout: EPIPE") return failure.status
     printError(failure)
     const { cause } = failure
     // Only a fault of this program itself needs a trace; the system's errors say what they mean.

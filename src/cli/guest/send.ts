@@ -8,7 +8,7 @@ import { setPipeSize } from "../../platform/posix.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
 import { openInput } from "../input.ts"
-import { note } from "../output.ts"
+import { WaitingLine, note } from "../output.ts"
 import { nameOf, serviceOf, transfer } from "./transfer.ts"
 
 const PIPE_BYTES = 1 << 20
@@ -50,7 +50,13 @@ export const guestSend: CommandSpec = {
               if (!call.flag("quiet")) note(`offering service ${service} to ${target}`)
             })
           }
-          return ChannelEnd.open(agent, { target, service, role: "send", digest, waitMs })
+          const line =
+            waitMs > 0 && !call.flag("quiet")
+              ? new WaitingLine(`waiting for a receiver on ${target}, service ${service}`)
+              : undefined
+          return ChannelEnd.open(agent, { target, service, role: "send", digest, waitMs }).finally(() =>
+            line?.end(),
+          )
         },
         run: (end, progress) => sendAll(end, source, progress),
       })

@@ -43,16 +43,19 @@ export interface TransferOptions {
 /** One whole transfer, from the agent's socket to the agreed end. */
 export async function transfer(options: TransferOptions): Promise<void> {
   const agent = await AgentClient.connect(options.socket)
+  let line: ProgressLine | undefined
   let end: ChannelEnd | undefined
   try {
     end = await options.begin(agent)
     const startedMs = performance.now()
-    const line = new ProgressLine(options.label, options.totalBytes, options.quiet)
-    const summary = await options.run(end, (bytes) => line.update(bytes))
-    line.end(summary.bytes)
+    const progress = new ProgressLine(options.label, options.totalBytes, options.quiet)
+    line = progress
+    const summary = await options.run(end, (bytes) => progress.update(bytes))
+    progress.end()
     end.close()
     report(options, end, summary, performance.now() - startedMs)
   } catch (error) {
+    line?.end()
     end?.abort(asMvmError(error))
     throw error
   } finally {
