@@ -58,7 +58,7 @@ export const policyTest: CommandSpec = {
       printJson(outcome)
     } else {
       if (call.flag("steps")) printSteps(outcome.steps)
-      print(`${outcome.action} by ${outcome.rule}${outcome.reason ? `: ${outcome.reason}` : ""}`)
+      print(`${outcome.action}: ${outcome.reason}`)
     }
     return outcome.action === "allow" ? STATUS.ok : STATUS.denied
   },

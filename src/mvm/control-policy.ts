@@ -3,7 +3,7 @@
 import type { Handler, Params } from "../platform/json-rpc.ts"
 import { optionalText, text } from "./control-params.ts"
 import type { Mvm } from "./context.ts"
-import type { Program } from "./policy/decide.ts"
+import type { Constraints, Program } from "./policy/decide.ts"
 import { testPolicy } from "./policy/explain.ts"
 
 export function policyHandlers(mvm: Mvm): Record<string, Handler> {
@@ -21,17 +21,29 @@ export function policyHandlers(mvm: Mvm): Record<string, Handler> {
         to: { name: to, tags: tags(to) },
         program,
       })
-      const { action, rule, target, reason } = decision
+      const { rule, target, constraints } = decision
+      const refused = decision.action === "allow" ? wrongKeeper(mvm, constraints, [from, target]) : undefined
       return {
-        action,
+        action: refused ? "deny" : decision.action,
         rule: rule.label,
         target,
-        reason,
+        reason: refused ?? decision.reason,
         program: program ?? null,
         steps: steps.map((step) => ({ ...step, mismatch: step.mismatch ?? null })),
       }
     },
   }
+}
+
+/** Whose log the rule does not count: opening the channel would find it out only once both ends are measured. */
+function wrongKeeper(mvm: Mvm, { measurement }: Constraints, names: readonly string[]): string | undefined {
+  for (const name of names) {
+    const record = mvm.context.registry.getVm(name)
+    const keeper = record?.kind === "local" ? "agent" : "kernel"
+    if (!record || measurement.includes(keeper)) continue
+    return `${name}: the rule does not count a measurement log that the ${keeper} keeps; set "measurement" if that is meant`
+  }
+  return undefined
 }
 
 /** Without a digest, the content that the asking VM was seen to run by that name; the newest, where it ran several. */
