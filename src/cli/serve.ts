@@ -5,6 +5,7 @@ import { serve } from "../mvm/serve.ts"
 import { DEFAULT_RING_BYTES } from "../ring/layout.ts"
 import type { CommandSpec } from "./command.ts"
 import { STATE_OPTION, stateDirectory } from "./connect.ts"
+import { keepRunning } from "./guard.ts"
 
 const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
 
@@ -40,6 +41,7 @@ export const serveCommand: CommandSpec = {
       level: call.oneOf("log", LEVELS, "info"),
       format: call.oneOf("logFormat", ["json", "text"], "text"),
     })
+    keepRunning(log)
     const { promise, resolve } = Promise.withResolvers<void>()
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve())
     const running = await serve({

@@ -5,6 +5,7 @@ import { Agent } from "../../guest/agent.ts"
 import { localEnvironment, vmEnvironment } from "../../guest/environment.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket, stateDirectory } from "../connect.ts"
+import { keepRunning } from "../guard.ts"
 
 const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
 
@@ -22,6 +23,7 @@ export const guestAgent: CommandSpec = {
       level: call.oneOf("log", LEVELS, "info"),
       format: call.oneOf("logFormat", ["json", "text"], "text"),
     })
+    keepRunning(log)
     const { promise, resolve } = Promise.withResolvers<void>()
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve())
     const local = call.text("local")
