@@ -31,9 +31,12 @@ export function auditHandlers(mvm: Mvm): Record<string, Handler> {
       const result = await audit.log.verify()
       return { ...result, head: { sequence: result.head.sequence, hash: result.head.hash.toHex() } }
     },
-    "audit.export": async (_params, { progress }) => {
+    "audit.export": async (_params, { progress, gone }) => {
       audit.flush()
-      for (const line of audit.log.exportRows()) progress(line)
+      for (const line of audit.log.exportRows()) {
+        await progress(line)
+        if (gone.aborted) break
+      }
       return { mvmPublicKey: identity.publicKey.toHex() }
     },
   }

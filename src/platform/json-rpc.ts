@@ -14,14 +14,20 @@ import { peerCredentials } from "./posix.ts"
 import { connectUnix, listenUnix, type ByteSocket, type UnixListener } from "./unix-socket.ts"
 
 const MAX_LINE_BYTES = 64 * 1024 * 1024
+/** A handler that tells progress waits while this much is unread. */
+const PROGRESS_BACKLOG_BYTES = 1024 * 1024
 
 export type Params = Readonly<Record<string, unknown>>
 
-/** Handles one request; `progress` may be called meanwhile; `gone` fires when the caller hangs up. */
-export type Handler = (
-  params: Params,
-  call: { progress(value: unknown): void; gone: AbortSignal },
-) => Promise<unknown> | unknown
+export interface RpcCall {
+  /** Resolves when the caller has read enough of it for more, and at once when it is gone. */
+  progress(value: unknown): Promise<void>
+  /** Fires when the caller hangs up. */
+  readonly gone: AbortSignal
+}
+
+/** Handles one request. */
+export type Handler = (params: Params, call: RpcCall) => Promise<unknown> | unknown
 
 /** Serve `handlers` at `path`, mode 0600, for root and this process's own user. */
 export function serveRpc(path: string, handlers: ReadonlyMap<string, Handler>): UnixListener {
@@ -29,23 +35,57 @@ export function serveRpc(path: string, handlers: ReadonlyMap<string, Handler>): 
     path,
     0o600,
     (socket) => {
-      const { uid } = peerCredentials(socket.fd)
-      if (uid !== 0 && uid !== process.geteuid?.()) return socket.close()
+      if (!isOwn(socket)) return socket.close()
       const gone = new AbortController()
-      const lines = new LineReader((line) => void answer(socket, handlers, line, gone.signal))
+      const progress = new Progress(socket)
+      const lines = new LineReader((line) => void answer(progress, handlers, line, gone.signal))
       socket.handlers = {
         onData: (chunk) => {
           if (!lines.push(chunk)) socket.close()
         },
-        onClose: () => gone.abort(),
+        onDrain: () => progress.wake(),
+        onClose: () => {
+          gone.abort()
+          progress.wake()
+        },
       }
     },
     MAX_LINE_BYTES,
   )
 }
 
+function isOwn(socket: ByteSocket): boolean {
+  try {
+    const { uid } = peerCredentials(socket.fd)
+    return uid === 0 || uid === process.geteuid?.()
+  } catch {
+    return false
+  }
+}
+
+/** A socket that tells when it wants more. */
+class Progress {
+  readonly socket: ByteSocket
+  #waiting: (() => void)[] = []
+
+  constructor(socket: ByteSocket) {
+    this.socket = socket
+  }
+
+  async send(value: unknown): Promise<void> {
+    sendLine(this.socket, value)
+    while (!this.socket.closed && this.socket.backlogBytes > PROGRESS_BACKLOG_BYTES) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    }
+  }
+
+  wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+}
+
 async function answer(
-  socket: ByteSocket,
+  caller: Progress,
   handlers: ReadonlyMap<string, Handler>,
   line: string,
   gone: AbortSignal,
@@ -57,11 +97,11 @@ async function answer(
     const handler = handlers.get(String(request.method))
     if (!handler) throw new MvmError("usage", `this mvm serve does not know ${String(request.method)}`)
     const params = (request.params ?? {}) as Params
-    const result = await handler(params, { progress: (progress) => sendLine(socket, { id, progress }), gone })
-    sendLine(socket, { id, result: result ?? null })
+    const result = await handler(params, { progress: (progress) => caller.send({ id, progress }), gone })
+    sendLine(caller.socket, { id, result: result ?? null })
   } catch (error) {
     const { code, message, hint } = asMvmError(error)
-    sendLine(socket, { id, error: { code, message, hint } })
+    sendLine(caller.socket, { id, error: { code, message, hint } })
   }
 }
 
@@ -104,6 +144,7 @@ export class RpcClient {
   /** @throws MvmError as the daemon said. */
   call<T>(method: string, params: Params = {}, progress: (value: unknown) => void = () => {}): Promise<T> {
     const id = this.#nextId++
+    if (this.#socket.closed) return Promise.reject(new MvmError("no_mvm", "the MVM went away"))
     return new Promise<T>((resolve, reject) => {
       this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject, progress })
       sendLine(this.#socket, { id, method, params })
