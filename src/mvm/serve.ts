@@ -5,7 +5,7 @@
  * its VMs and none of their channels: the next start finds both.
  */
 
-import { existsSync } from "node:fs"
+import { existsSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { sha256 } from "../lib/crypto.ts"
 import { encodeFields } from "../lib/encoding.ts"
@@ -194,7 +194,10 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         await evidence.flush()
         broker.flush()
         await audit.commit("mvm_stop", { pid: process.pid })
+        const isMapped = registry.listVms().some(({ uuid }) => vms.isRunning(uuid))
         runAll(undo)
+        // A file the operator named is the operator's to remove.
+        if (!isMapped && options.arenaPath === undefined) rmSync(arena.path, { force: true })
       },
     }
   } catch (error) {
