@@ -191,7 +191,11 @@ const callbacks = {
   data: (socket: Socket<ByteSocket>, chunk: Uint8Array) => socket.data.handlers.onData(chunk),
   drain: (socket: Socket<ByteSocket>) => socket.data.drained(),
   close: (socket: Socket<ByteSocket>) => socket.data?.ended(),
-  error: (socket: Socket<ByteSocket>) => socket.data?.close(),
+  error: (socket: Socket<ByteSocket>, error: Error) => {
+    socket.data?.close()
+    // The runtime brings here what a handler threw, too: that must not go unseen.
+    if (errnoOf(error) === undefined) reportError(error)
+  },
   end: (socket: Socket<ByteSocket>) => socket.data?.close(),
 }
 
