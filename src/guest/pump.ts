@@ -6,14 +6,15 @@
  * has something to say or nothing flows.
  */
 
-import { readSync, writeSync } from "node:fs"
+import { readSync } from "node:fs"
 import { equalBytes } from "../lib/bytes.ts"
 import { Sha256 } from "../lib/crypto.ts"
 import { MvmError, STATUS, asMvmError, errnoOf } from "../lib/errors.ts"
 import { KIND } from "../channel/record.ts"
-import { POLLHUP, POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
+import { POLLHUP, POLLIN, PollSet } from "../platform/posix.ts"
 import type { EndStatement } from "./agent-client.ts"
 import { turn, type ChannelEnd } from "./channel-end.ts"
+import { Sink } from "./sink.ts"
 import type { Spool } from "./spool.ts"
 
 /** Read from the source at once: what one record takes, so that it is still in the cache when it is sealed. */
@@ -97,11 +98,23 @@ export interface ReceiveOptions {
 export async function receiveAll(
   end: ChannelEnd,
   fd: number,
-  { onProgress, spool }: ReceiveOptions = {},
+  options: ReceiveOptions = {},
+): Promise<TransferSummary> {
+  const output = new Sink(fd, end)
+  try {
+    return await receiveInto(end, output, options)
+  } finally {
+    output.close()
+  }
+}
+
+async function receiveInto(
+  end: ChannelEnd,
+  output: Sink,
+  { onProgress, spool }: ReceiveOptions,
 ): Promise<TransferSummary> {
   const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
   const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
-  const output = new Sink(fd, end)
   const sink = spool ? new Sink(spool.fd, end, (errno, cause) => spool.failed(errno, cause)) : output
   while (!end.opener.ended) {
     const record = end.opener.tryOpen()
@@ -168,7 +181,8 @@ async function finish(end: ChannelEnd, content: Uint8Array | undefined): Promise
 
 /** Failures that say what happened stay; those that only say that nobody answered leave the outcome open. */
 function withoutReceipt(error: MvmError): MvmError {
-  if (error.status !== STATUS.unreachable || error.code === "peer_failed") return error
+  const isSilence = error.status === STATUS.unreachable || error.code === "lease_expired"
+  if (!isSilence || error.code === "peer_failed") return error
   return new MvmError("unknown_outcome", `everything was sent, but no receipt came: ${error.message}`, {
     cause: error,
     hint: "outcome unknown: ask the receiver, or send again",
@@ -224,55 +238,4 @@ function readSome(fd: number, buffer: Uint8Array): number {
     if (errno === "EOF") return 0
     throw new MvmError("io", `cannot read the input: ${errno ?? (error as Error).message}`, { cause: error })
   }
-}
-
-/** The descriptor a receiver writes to: waits while it is full, with an eye on the channel. */
-class Sink {
-  readonly #fd: number
-  readonly #end: ChannelEnd
-  readonly #set: PollSet
-  readonly #failed: (errno: string | undefined, cause: unknown) => MvmError
-
-  constructor(fd: number, end: ChannelEnd, failed = sinkFailed) {
-    this.#failed = failed
-    this.#fd = fd
-    this.#end = end
-    this.#set = new PollSet([
-      { fd, events: POLLOUT },
-      { fd: end.agent.fd, events: POLLIN },
-    ])
-  }
-
-  async write(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length;) {
-      this.#set.wait(IDLE_POLL_MS)
-      if (this.#set.revents(1) !== 0) {
-        await turn()
-        this.#end.check()
-      }
-      if (this.#set.revents(0) === 0) {
-        await turn()
-        this.#end.check()
-        continue
-      }
-      at += this.#writeSome(bytes.subarray(at))
-    }
-  }
-
-  #writeSome(bytes: Uint8Array): number {
-    try {
-      return writeSync(this.#fd, bytes)
-    } catch (error) {
-      const errno = errnoOf(error)
-      if (errno === "EAGAIN" || errno === "EINTR") return 0
-      throw this.#failed(errno, error)
-    }
-  }
-}
-
-function sinkFailed(errno: string | undefined, cause: unknown): MvmError {
-  return new MvmError("sink", `cannot write the output: ${errno ?? (cause as Error).message}`, {
-    cause,
-    hint: errno === "EPIPE" ? "the reader of the pipe has ended" : undefined,
-  })
 }

@@ -1,0 +1,93 @@
+/**
+ * @module guest/sink
+ *
+ * The descriptor a receiver writes to: waits while it is full, with an eye on the channel, and hands over nothing
+ * once the lease is over.
+ *
+ * A write that blocks would hand the rest of its bytes over whenever their reader gets to it, long after a REVOKE
+ * that nobody looked at meanwhile. So a pipe is written through a description of this process's own that does not
+ * block (the shared one stays as it is, for the others that hold it), and anything else that may block in pieces
+ * that a descriptor ready for writing takes at once.
+ */
+
+import { closeSync, constants, fstatSync, openSync, writeSync } from "node:fs"
+import { MvmError, errnoOf } from "../lib/errors.ts"
+import { POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
+import { turn } from "./channel-end.ts"
+
+/** The longest time without a look at the agent's socket. */
+const IDLE_POLL_MS = 200
+
+/** PIPE_BUF: a pipe, terminal or socket that polls as writable takes so much without blocking. */
+const READY_BYTES = 4096
+
+/** What a sink needs of its channel. */
+export interface SinkChannel {
+  readonly agent: { readonly fd: number }
+  /** @throws MvmError when nothing more may be released. */
+  check(): void
+}
+
+export class Sink {
+  readonly #fd: number
+  readonly #isOwn: boolean
+  readonly #mostBytes: number
+  readonly #channel: SinkChannel
+  readonly #set: PollSet
+  readonly #failed: (errno: string | undefined, cause: unknown) => MvmError
+
+  constructor(fd: number, channel: SinkChannel, failed = sinkFailed) {
+    const stat = fstatSync(fd)
+    const own = stat.isFIFO() ? openUnblocked(fd) : undefined
+    this.#fd = own ?? fd
+    this.#isOwn = own !== undefined
+    this.#mostBytes = own !== undefined || stat.isFile() ? Infinity : READY_BYTES
+    this.#failed = failed
+    this.#channel = channel
+    this.#set = new PollSet([
+      { fd: this.#fd, events: POLLOUT },
+      { fd: channel.agent.fd, events: POLLIN },
+    ])
+  }
+
+  /** @throws MvmError `sink` when the descriptor takes no more, and what the channel's check does. */
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      this.#set.wait(IDLE_POLL_MS)
+      const isReady = this.#set.revents(0) !== 0
+      if (!isReady || this.#set.revents(1) !== 0) await turn()
+      this.#channel.check()
+      if (isReady) at += this.#writeSome(bytes.subarray(at, at + Math.min(this.#mostBytes, bytes.length)))
+    }
+  }
+
+  close(): void {
+    if (this.#isOwn) closeSync(this.#fd)
+  }
+
+  #writeSome(bytes: Uint8Array): number {
+    try {
+      return writeSync(this.#fd, bytes)
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === "EAGAIN" || errno === "EINTR") return 0
+      throw this.#failed(errno, error)
+    }
+  }
+}
+
+/** The same pipe, opened once more; undefined where that cannot be (no /proc, or its reader has gone). */
+function openUnblocked(fd: number): number | undefined {
+  try {
+    return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK)
+  } catch {
+    return undefined
+  }
+}
+
+function sinkFailed(errno: string | undefined, cause: unknown): MvmError {
+  return new MvmError("sink", `cannot write the output: ${errno ?? (cause as Error).message}`, {
+    cause,
+    hint: errno === "EPIPE" ? "the reader of the pipe has ended" : undefined,
+  })
+}
