@@ -30,7 +30,7 @@ export interface Ran {
 
 export interface VmOptions {
   /** Which image under dist starts it. */
-  image?: "guest" | "guest-attacker"
+  image?: "guest" | "guest-attacker" | "guest-bench"
   memory?: string
   /** More options of `vm create`. */
   more?: readonly string[]
@@ -55,7 +55,7 @@ export class Managed {
   readonly #serveOptions: readonly string[]
   readonly #mvm: string
   readonly #consoles = new Map<string, Console>()
-  readonly #agents: Bun.Subprocess[] = []
+  readonly #running: Bun.Subprocess[] = []
   #serve: Bun.Subprocess | undefined
   #arena: string | undefined
 
@@ -146,12 +146,19 @@ export class Managed {
   /** Makes a local endpoint and starts its agent. */
   async local(name: string): Promise<void> {
     await this.must("vm", "create", name, "--local")
-    const agent = Bun.spawn([this.#mvm, "guest", "agent", "--local", name], {
-      env: { ...process.env, MVM_STATE: this.state },
-      stdio: ["ignore", "ignore", Bun.file(join(this.state, `agent-${name}.log`))],
-    })
-    this.#agents.push(agent)
+    this.keepRunning(`agent-${name}`, "guest", "agent", "--local", name)
     await this.linked(name)
+  }
+
+  /** A command that runs until the end; returns the file that its output goes to. */
+  keepRunning(name: string, ...args: string[]): string {
+    const at = join(this.state, name)
+    const command = Bun.spawn([this.#mvm, ...args], {
+      env: { ...process.env, MVM_STATE: this.state },
+      stdio: ["ignore", Bun.file(at), Bun.file(`${at}.log`)],
+    })
+    this.#running.push(command)
+    return at
   }
 
   /** Waits for another boot of `name` than `before`, linked and judged. */
@@ -210,8 +217,8 @@ export class Managed {
   async stop({ keep = false } = {}): Promise<void> {
     try {
       for (const opened of this.#consoles.values()) opened.close()
-      for (const agent of this.#agents) agent.kill("SIGTERM")
-      await Promise.all(this.#agents.map((agent) => agent.exited))
+      for (const command of this.#running) command.kill("SIGTERM")
+      await Promise.all(this.#running.map((command) => command.exited))
       if (this.#serve?.exitCode !== null) await this.startServe()
       for (const { name } of await this.json<VmState[]>("vm", "list")) await this.#remove(name)
     } finally {
