@@ -44,6 +44,8 @@ export interface Mvm {
   readonly vms: VmManager
   /** End a channel at both ends. */
   endChannel(channel: Channel, code: "aborted" | "revoked", reason: string): void
+  /** A VM has other settings or tags: what rests on them is judged again. */
+  changed(record: VmRecord): void
   /** Measure a member now. @throws MvmError unless it is trusted. */
   measure(member: Member): Promise<void>
   readonly startedMs: number

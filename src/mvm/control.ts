@@ -56,7 +56,14 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       })
       return { name: record.name, uuid: record.uuid }
     },
-    "vm.set": (params) => vms.configure(vms.require(text(params, "name")), configOf(params)),
+    "vm.set": async (params) => {
+      const before = vms.require(text(params, "name"))
+      const [added, removed] = [texts(params, "addTags"), texts(params, "removeTags")]
+      const tags = [...new Set([...before.tags, ...added])].filter((tag) => !removed.includes(tag))
+      const change = configOf(params)
+      await vms.configure(before, change, added.length + removed.length > 0 ? tags : undefined)
+      mvm.changed(vms.require(before.name))
+    },
     "vm.start": (params) => vms.start(vms.require(text(params, "name"))),
     "vm.stop": (params) => vms.stop(vms.require(text(params, "name")), boolean(params, "force")),
     "vm.rm": (params) => vms.remove(vms.require(text(params, "name"))),

@@ -72,6 +72,12 @@ export class Hub {
     return this.members().find((member) => member.record.name === name)
   }
 
+  /** The settings or tags of a VM changed. */
+  update(record: VmRecord): void {
+    const member = this.byUuid(record.uuid)
+    if (member) member.record = record
+  }
+
   /** Keep a link to `record`'s VM from now on: connect to QEMU's socket, or listen for a local agent. */
   attach(record: VmRecord, socketPath: string, verifier: Verifier): Member {
     const existing = this.#entries.get(record.uuid)

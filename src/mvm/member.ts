@@ -23,7 +23,8 @@ export interface Offer {
 }
 
 export interface Member {
-  readonly record: VmRecord
+  /** Its settings and tags may change; who it is never does. */
+  record: VmRecord
   readonly link: Link
   readonly verifier: Verifier
   readonly offers: Map<number, Offer>

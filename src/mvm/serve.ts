@@ -176,6 +176,12 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       verifierOf,
       endChannel: (channel, code, reason) => broker.end(channel, code, reason),
       measure: (member) => watch.measure(member),
+      changed: (record) => {
+        hub.update(record)
+        watch.reschedule(record)
+        verifierOf(record).reconsider()
+        watch.policyChanged()
+      },
     }
     const controlSocket = controlSocketOf(stateDir.path)
     const control = serveRpc(controlSocket, controlHandlers(mvm))

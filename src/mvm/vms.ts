@@ -5,7 +5,7 @@
  * one of three states (stopped, starting or stopping, running); one change at a time.
  */
 
-import { rmSync } from "node:fs"
+import { existsSync, rmSync } from "node:fs"
 import { resolve } from "node:path"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
@@ -44,6 +44,9 @@ export interface VmManagerParts extends StartParts {
 
 /** Names that mean something else in policies and commands. */
 const RESERVED_NAMES = new Set(["default", "any", "all"])
+
+/** Settings that say how a VM is judged, not how it starts. */
+const JUDGEMENT_FIELDS = new Set(["remeasureSeconds", "violations"])
 
 /** How long a guest has for an orderly shutdown. */
 const SHUTDOWN_GRACE_MS = 15_000
@@ -145,11 +148,18 @@ export class VmManager {
   }
 
   /**
-   * Changes how a stopped VM starts: `change` holds the fields that are to be others.
+   * Changes what is set of a VM: `change` holds the fields that are to be others, `tags` all tags it then has. How
+   * it starts can be changed while it is stopped; how it is judged, at any time.
    *
    * @throws MvmError `vm_state` while it runs, `config` or `not_found` for values that it could never start with.
    */
-  async configure(record: VmRecord, change: Partial<VmConfig>): Promise<void> {
+  async configure(
+    record: VmRecord,
+    change: Partial<VmConfig>,
+    tags: readonly string[] | undefined,
+  ): Promise<void> {
+    const judged = Object.keys(change).every((field) => JUDGEMENT_FIELDS.has(field))
+    if (judged) return this.#reconfigure(record, { ...record.config, ...change }, change, tags)
     if (record.kind !== "qemu") {
       throw new MvmError("usage", `${record.name} is no VM that the MVM starts: it has no such settings`)
     }
@@ -159,9 +169,24 @@ export class VmManager {
     await this.#changed(record.uuid, async () => {
       const config = absolutePaths({ ...record.config, ...change })
       requireFiles(qemuOptions(this.#parts, { ...record, config }, this.paths(record)))
-      this.#parts.registry.updateConfig(record.uuid, config)
-      await this.#parts.audit.commit("vm_set", { vm: record.name, ...change })
+      const paths = this.paths(record)
+      if (config.firmware === "ovmf" && !existsSync(paths.firmwareVars)) copyFirmwareVars(paths)
+      await this.#reconfigure(record, config, change, tags)
     })
+  }
+
+  async #reconfigure(
+    { uuid, name }: VmRecord,
+    config: VmConfig,
+    change: Partial<VmConfig>,
+    tags: readonly string[] | undefined,
+  ): Promise<void> {
+    const { registry, audit } = this.#parts
+    registry.database.transaction(() => {
+      registry.updateConfig(uuid, config)
+      if (tags) registry.setTags(uuid, tags)
+    })
+    await audit.commit("vm_set", { vm: name, ...change, ...(tags && { tags: [...tags] }) })
   }
 
   /** Starts a QEMU VM, or makes a local endpoint ready for its agent. */

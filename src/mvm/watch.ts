@@ -13,6 +13,7 @@ import type { Broker } from "./broker.ts"
 import { endOf, otherEnd, type Channel } from "./channel.ts"
 import type { MvmContext } from "./context.ts"
 import type { Member } from "./member.ts"
+import type { VmRecord } from "./registry.ts"
 import type { Session } from "./session.ts"
 import { decide } from "./policy/decide.ts"
 import { tell } from "./told.ts"
@@ -94,6 +95,12 @@ export class Watch {
     } catch (error) {
       this.#context.log.warn("event_log", { vm: member.record.name, message: asMvmError(error).message })
     }
+  }
+
+  /** A VM has another period: it counts from now. */
+  reschedule(record: VmRecord): void {
+    const session = this.#context.hub.byUuid(record.uuid)?.session
+    if (session) this.#due.set(session, performance.now() + record.config.remeasureSeconds * 1000)
   }
 
   /** The member turned untrusted, at a request or on its period: its channels end. */

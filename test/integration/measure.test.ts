@@ -275,3 +275,58 @@ describe("a policy that names programs", () => {
     HANG_MS,
   )
 })
+
+describe("what is set of a VM", () => {
+  test(
+    "its period and tags take effect while it runs, and a group's values count for every VM with the tag",
+    async () => {
+      await host().must("vm", "set", "a", "--tag", "pair", "--remeasure", "2s", "--violations", "warn")
+      await host().must("vm", "set", "b", "--tag", "pair")
+      const shown = await host().json<{ tags: string[]; config: Record<string, unknown> }>("vm", "show", "a")
+      expect(shown).toMatchObject({ tags: ["pair"], config: { remeasureSeconds: 2, violations: "warn" } })
+      expect(await host().must("measure", "export", "a")).toContain("# violations: warn")
+
+      // Without values of their own both live on the group's.
+      await host().must("measure", "learn", "a", "--group", "pair", "--reason", "one image for both")
+      await host().must("measure", "learn", "b", "--group", "pair")
+      for (const name of ["a", "b"]) await host().must("measure", "remove", name, "--all")
+      expect(await host().json<Reference[]>("measure", "show", "a")).toEqual([])
+      expect(await transfer()).toEqual([0, 0])
+      await host().must("vm", "set", "b", "--untag", "pair")
+      expect((await transfer())[0]).toBe(4)
+      await host().must("measure", "learn", "b")
+      await host().must("measure", "learn", "a")
+      await host().must("vm", "set", "a", "--untag", "pair")
+      expect((await explain("a")).verdict).toBe("trusted")
+    },
+    HANG_MS,
+  )
+
+  test("values of a group that the VM is not in are refused", async () => {
+    const { status, stderr } = await host().run("measure", "learn", "a", "--group", "pair")
+    expect([status, stderr.includes("mvm vm set a --tag pair")]).toEqual([2, true])
+  })
+})
+
+describe("drift", () => {
+  test(
+    "ends a running channel within the period, with status 7 at both ends and the file at the operator",
+    async () => {
+      const recv = await host().recv("b", undefined)
+      const send = host().send("a", "b", "pipe")
+      ;(send.process.stdin as Bun.FileSink).write(new Uint8Array([1]))
+      void (send.process.stdin as Bun.FileSink).flush()
+      await host().until("the channel", async () => (await host().status()).channels === 1)
+      const program = otherProgram("drifted")
+      // It only has to be seen by the agent; what it asks for does not matter.
+      await host().runWith({ program }, "guest", "status", "--local", "a")
+      expect([await send.over(), await recv.over()]).toEqual([7, 7])
+      expect(send.stderr()).not.toContain(program)
+      expect(recv.stderr()).not.toContain(program)
+      expect((await explain("a")).message).toContain(program)
+      await host().must("measure", "approve", "a", program)
+      await host().free()
+    },
+    HANG_MS,
+  )
+})

@@ -6,7 +6,7 @@ import { STATE_OPTION, ask } from "../connect.ts"
 
 export const vmSet: CommandSpec = {
   usage: "vm set <name>",
-  summary: "change how a stopped VM starts",
+  summary: "change how a VM is judged, or how a stopped one starts",
   options: [
     STATE_OPTION,
     { flags: "--kernel <file>", description: "kernel image" },
@@ -16,14 +16,30 @@ export const vmSet: CommandSpec = {
     { flags: "--memory <size>", description: "main memory" },
     { flags: "--cpus <n>", description: "virtual processors" },
     { flags: "--net <mode>", description: "none, or user for QEMU's own NAT" },
+    { flags: "--firmware <name>", description: "seabios or ovmf" },
     { flags: "--remeasure <time>", description: "how often it is measured while channels run" },
+    {
+      flags: "--violations <what>",
+      description: "deny or warn: what a file means that was changed while it was measured",
+    },
+    {
+      flags: "--tag <name>",
+      description: "one more tag for policy rules and shared values; may be repeated",
+    },
+    { flags: "--untag <name>", description: "one tag less; may be repeated" },
   ],
-  examples: ["vm set web --append audit=1", "vm set web --kernel vmlinuz-new --initrd initramfs-new.cpio"],
+  examples: [
+    "vm set web --remeasure 5s --tag frontend",
+    "vm set web --append audit=1",
+    "vm set web --kernel vmlinuz-new --initrd initramfs-new.cpio",
+  ],
   async run(call) {
     const given = <T>(name: string, value: () => T): T | undefined => (call.given(name) ? value() : undefined)
     const path = (name: string) => given(name, () => resolve(call.text(name) ?? ""))
     await ask(call, "vm.set", {
       name: call.arg(0),
+      addTags: call.texts("tag"),
+      removeTags: call.texts("untag"),
       config: {
         kernel: path("kernel"),
         initrd: path("initrd"),
@@ -32,6 +48,8 @@ export const vmSet: CommandSpec = {
         memoryMiB: given("memory", () => Math.ceil(call.sizeBytes("memory", 0) / 2 ** 20)),
         cpus: given("cpus", () => call.integer("cpus", 1, { min: 1, max: 256 })),
         net: given("net", () => call.oneOf("net", ["none", "user"], "none")),
+        firmware: given("firmware", () => call.oneOf("firmware", ["seabios", "ovmf"], "seabios")),
+        violations: given("violations", () => call.oneOf("violations", ["deny", "warn"], "deny")),
         remeasureSeconds: given("remeasure", () => call.durationMs("remeasure", 0) / 1000),
       },
     })
