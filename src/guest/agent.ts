@@ -14,7 +14,7 @@ import { peerCredentials } from "../platform/posix.ts"
 import { connectUnix, listenUnix, type ByteSocket } from "../platform/unix-socket.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
 import { errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
-import { LOG_CHUNK_BYTES } from "../wire/messages.ts"
+import { LOG_CHUNK_BYTES, type Program } from "../wire/messages.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
 import type { Environment, MemoryPlace } from "./environment.ts"
@@ -22,16 +22,23 @@ import { EvidenceMaker } from "./evidence.ts"
 import { LinkClient } from "./link-client.ts"
 import type { MeasurementSource } from "./measurement-source.ts"
 import { ProgramIdentifier } from "./programs.ts"
-import type { Program } from "../wire/messages.ts"
 import { GuestVtpm } from "./vtpm.ts"
 
 const OFFER_ANSWER_MS = 10_000
 const MAX_SESSIONS = 4096
+/** What a command may say before its program is identified. */
+const MAX_EARLY_BYTES = 64 * 1024
 
 export interface AgentOptions {
   readonly environment: Environment
   readonly log: Log
   readonly socketMode: number
+  /** Fires when the agent is to end, also while it waits for an MVM. */
+  readonly stopping: AbortSignal
+  /** The vTPM is gone (a local endpoint's): nothing can be proven any more in this life. */
+  onVtpmLost(error: MvmError): void
+  /** The operator stopped this local endpoint. */
+  onStopped(reason: string): void
 }
 
 export class Agent implements SessionHost {
@@ -46,7 +53,7 @@ export class Agent implements SessionHost {
   readonly #sessions = new Set<CommandSession>()
   readonly #offers = new Map<number, { session: CommandSession; fields: Fields<"OFFER"> }>()
   readonly #channels = new Map<string, { session: CommandSession; channel: AgentChannel }>()
-  readonly #socketMode: number
+  readonly #options: AgentOptions
   #nextOffer = 1
   #memory: MemoryPlace | undefined
   #listener: { close(): void } | undefined
@@ -55,7 +62,7 @@ export class Agent implements SessionHost {
   private constructor(options: AgentOptions, vtpm: GuestVtpm, source: MeasurementSource) {
     this.log = options.log
     this.#environment = options.environment
-    this.#socketMode = options.socketMode
+    this.#options = options
     this.#vtpm = vtpm
     this.#source = source
     this.#memory = options.environment.memory("")
@@ -88,7 +95,12 @@ export class Agent implements SessionHost {
    */
   static async start(options: AgentOptions): Promise<Agent> {
     await refuseSecondAgent(options.environment.socketPath)
-    const vtpm = await GuestVtpm.open(await options.environment.openTpm())
+    const { stopping } = options
+    const transport = await options.environment.openTpm({
+      onLost: (error) => options.onVtpmLost(error),
+      stopping,
+    })
+    const vtpm = await GuestVtpm.open(transport)
     const source = await options.environment.measurementSource(vtpm)
     const agent = new Agent(options, vtpm, source)
     // The agent itself is the first program that a local endpoint measures. In a VM the kernel did that, and its
@@ -99,7 +111,7 @@ export class Agent implements SessionHost {
     if (source.kind === "agent") await self
     else self.catch((error: unknown) => agent.log.warn("self", { message: asMvmError(error).message }))
     mkdirSync(dirname(options.environment.socketPath), { recursive: true, mode: 0o755 })
-    agent.#listener = listenUnix(options.environment.socketPath, agent.#socketMode, (socket) =>
+    agent.#listener = listenUnix(options.environment.socketPath, options.socketMode, (socket) =>
       agent.#adopt(socket),
     )
     void agent.#client.run()
@@ -171,8 +183,14 @@ export class Agent implements SessionHost {
     if (this.#sessions.size >= MAX_SESSIONS) return socket.close()
     let session: CommandSession | undefined
     const early: Uint8Array[] = []
+    let earlyBytes = 0
     socket.handlers = {
-      onData: (chunk) => (session ? session.receive(chunk) : early.push(chunk.slice())),
+      onData: (chunk) => {
+        if (session) return session.receive(chunk)
+        earlyBytes += chunk.length
+        if (earlyBytes > MAX_EARLY_BYTES) return socket.close()
+        early.push(chunk.slice())
+      },
       onClose: () => {
         if (!session) return
         this.#sessions.delete(session)
@@ -242,6 +260,10 @@ export class Agent implements SessionHost {
         return this.#sessionOf(message.fields.channelId)?.tell("REVOKE", { message: message.fields.message })
       case "ABORT":
         return this.#aborted(message.fields)
+      case "STOP":
+        // A VM is stopped by its MVM's other means.
+        if (this.#environment.kind === "agent") this.#options.onStopped(message.fields.reason)
+        return
       default:
         this.log.debug("unexpected", { message: message.name })
     }
@@ -271,6 +293,13 @@ export class Agent implements SessionHost {
     this.#offers.delete(message.fields.offerId)
     this.#answering(message.requestId, async () => {
       if (!offer) throw new MvmError("no_receiver", "the receiver has gone")
+      const { service, source } = offer.fields
+      if (
+        service !== message.fields.service ||
+        (source ?? message.fields.sourceName) !== message.fields.sourceName
+      ) {
+        throw new MvmError("protocol", "CHALLENGE: not what was offered")
+      }
       await offer.session.challenged(message)
     })
   }

@@ -20,9 +20,9 @@ import {
 import { openTpmDevice } from "../tpm/device-transport.ts"
 import { connectSwtpm } from "../tpm/swtpm-transport.ts"
 import type { TpmTransport } from "../tpm/transport.ts"
-import { encodeFrame } from "../wire/frame.ts"
+import { FrameReader, encodeFrame, type Frame } from "../wire/frame.ts"
 import { MESSAGES } from "../wire/messages.ts"
-import { encodeMessage } from "../wire/table.ts"
+import { decodeMessage, encodeMessage } from "../wire/table.ts"
 import { agentLog, kernelLog, type MeasurementSource } from "./measurement-source.ts"
 import type { GuestVtpm } from "./vtpm.ts"
 
@@ -41,7 +41,8 @@ export interface Environment {
   readonly kind: "kernel" | "agent"
   readonly bootId: Uint8Array
   readonly socketPath: string
-  openTpm(): Promise<TpmTransport>
+  /** @param life `onLost` is called when the TPM goes away; `stopping` ends the waiting for one */
+  openTpm(life: { onLost(error: MvmError): void; stopping: AbortSignal }): Promise<TpmTransport>
   openStream(handlers: StreamHandlers): Promise<ByteStream>
   measurementSource(vtpm: GuestVtpm): Promise<MeasurementSource>
   /** @param told the path the MVM named, for a local endpoint */
@@ -85,9 +86,9 @@ export function localEnvironment(stateDirectory: string, name: string): Environm
     kind: "agent",
     bootId: random(16),
     socketPath: paths.agent,
-    openTpm: async () => {
-      await bootVtpm(paths.link, name)
-      return connectSwtpm(paths.tpm)
+    openTpm: async ({ onLost, stopping }) => {
+      await bootVtpm(paths.link, name, stopping)
+      return connectSwtpm(paths.tpm, onLost)
     },
     openStream: (handlers) => connectUnixStream(paths.link, handlers),
     measurementSource: (vtpm) => agentLog(vtpm),
@@ -106,13 +107,17 @@ async function connectUnixStream(path: string, handlers: StreamHandlers): Promis
  * Each agent start is a new TPM boot, made by the MVM, which alone holds the vTPM's control socket. Waits for an
  * MVM as long as it takes.
  */
-async function bootVtpm(linkPath: string, name: string): Promise<void> {
+async function bootVtpm(linkPath: string, name: string, stopping: AbortSignal): Promise<void> {
   for (;;) {
+    if (stopping.aborted) throw new MvmError("interrupted", "stopped before an MVM answered")
     try {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
+      const frames = new FrameReader()
       const socket = await connectUnix(linkPath, {
-        // The only thing an MVM says before a HELLO is POKE: the vTPM is up.
-        onData: () => resolve(),
+        // What an MVM says before a HELLO is POKE: the vTPM is up.
+        onData: (chunk) => {
+          if (frames.push(chunk).some(isPoke)) resolve()
+        },
         onClose: () => reject(new MvmError("no_mvm", `the MVM could not start the vTPM of ${name}`)),
       })
       const timer = setTimeout(() => reject(new MvmError("timeout", "no answer to BOOT")), BOOT_ANSWER_MS)
@@ -127,6 +132,15 @@ async function bootVtpm(linkPath: string, name: string): Promise<void> {
       if (!(error instanceof MvmError) || error.code !== "unreachable") throw error
       await Bun.sleep(RETRY_MS)
     }
+  }
+}
+
+/** Trust: any frame. */
+function isPoke({ payload, authenticated }: Frame): boolean {
+  try {
+    return !authenticated && decodeMessage(MESSAGES, payload, "mvm").name === "POKE"
+  } catch {
+    return false
   }
 }
 

@@ -24,10 +24,14 @@ interface Pending {
 /**
  * Connects to swtpm's data socket. swtpm serves one data connection at a time: a second one waits unanswered.
  *
+ * @param onLost called once when swtpm ends the connection; not after {@link TpmTransport.close}
  * @throws MvmError `swtpm` when nobody listens at `path`.
  */
-export async function connectSwtpm(path: string): Promise<TpmTransport> {
-  const transport = new SwtpmTransport()
+export async function connectSwtpm(
+  path: string,
+  onLost: (error: MvmError) => void = () => {},
+): Promise<TpmTransport> {
+  const transport = new SwtpmTransport(onLost)
   try {
     await Bun.connect({
       unix: path,
@@ -35,9 +39,9 @@ export async function connectSwtpm(path: string): Promise<TpmTransport> {
         open: (socket) => transport.opened(socket),
         data: (_socket, chunk) => transport.received(chunk),
         drain: () => transport.flush(),
-        close: () => transport.fail(new MvmError("swtpm", "swtpm closed its data socket")),
+        close: () => transport.lost(new MvmError("swtpm", "swtpm closed its data socket")),
         error: (_socket, cause) =>
-          transport.fail(new MvmError("swtpm", "swtpm data socket failed", { cause })),
+          transport.lost(new MvmError("swtpm", "swtpm data socket failed", { cause })),
       },
     })
   } catch (cause) {
@@ -54,6 +58,11 @@ class SwtpmTransport implements TpmTransport {
   #unsent: Uint8Array = new Uint8Array(0)
   #received: Uint8Array = new Uint8Array(0)
   #failure: MvmError | undefined
+  readonly #onLost: (error: MvmError) => void
+
+  constructor(onLost: (error: MvmError) => void) {
+    this.#onLost = onLost
+  }
 
   opened(socket: { write(bytes: Uint8Array): number; end(): void }): void {
     this.#socket = socket
@@ -107,6 +116,13 @@ class SwtpmTransport implements TpmTransport {
     this.#pending = undefined
     clearTimeout(pending.timer)
     pending.resolve(response)
+  }
+
+  /** The other end is gone. */
+  lost(error: MvmError): void {
+    const isNews = this.#failure === undefined
+    this.fail(error)
+    if (isNews) this.#onLost(error)
   }
 
   /** Ends the connection for good; the outstanding and all later commands get `error`. */

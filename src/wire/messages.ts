@@ -228,6 +228,8 @@ export const MESSAGES = defineTable({
     fields: { leaseMs: u32, channels: list(channelId, 512) },
   }),
   REVOKE: row({ id: 38, from: "mvm", since: 1, maxBytes: 2048, fields: { channelId, message: text(1024) } }),
+  /** The operator ends a local endpoint: its agent is a part of it. */
+  STOP: row({ id: 39, from: "mvm", since: 1, maxBytes: 512, fields: { reason: text(256) } }),
 
   MEASURE: row({ id: 48, from: "mvm", since: 1, maxBytes: 128, fields: { nonce, logOffset: u53 } }),
   MEASURED: row({ id: 49, from: "guest", since: 1, maxBytes: 4096, fields: { quote } }),

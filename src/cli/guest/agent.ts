@@ -1,7 +1,7 @@
 /** @module cli/guest/agent */
 
 import { Log, type Level } from "../../lib/log.ts"
-import { Agent } from "../../guest/agent.ts"
+import { runAgent } from "../../guest/agent-lives.ts"
 import { localEnvironment, vmEnvironment } from "../../guest/environment.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket, stateDirectory } from "../connect.ts"
@@ -24,15 +24,16 @@ export const guestAgent: CommandSpec = {
       format: call.oneOf("logFormat", ["json", "text"], "text"),
     })
     keepRunning(log)
-    const { promise, resolve } = Promise.withResolvers<void>()
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve())
+    const stopping = new AbortController()
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stopping.abort())
     const local = call.text("local")
-    const environment = local
-      ? localEnvironment(stateDirectory(call), local)
-      : vmEnvironment(agentSocket(call))
-    // Root's commands alone may map the arena, which would show them every region.
-    const agent = await Agent.start({ environment, log, socketMode: 0o600 })
-    await promise
-    agent.stop()
+    await runAgent({
+      environment: () =>
+        local ? localEnvironment(stateDirectory(call), local) : vmEnvironment(agentSocket(call)),
+      log,
+      // Root's commands alone may map the arena, which would show them every region.
+      socketMode: 0o600,
+      stopping: stopping.signal,
+    })
   },
 }
