@@ -116,6 +116,7 @@ export class AgentClient {
   #handle(message: LocalMessage<"agent">): void {
     switch (message.name) {
       case "CHANNEL":
+        if (this.channel) return this.#failed(new MvmError("protocol", "CHANNEL: there is one already"))
         this.channel = message.fields
         this.#lease(message.fields.leaseMs)
         return
@@ -150,8 +151,10 @@ export class AgentClient {
     }
   }
 
+  /** A lease that is over stays over, however late this process gets to read that it was renewed. */
   #lease(leaseMs: number): void {
-    this.leaseEndsMs = performance.now() + leaseMs
+    const now = performance.now()
+    if (now <= this.leaseEndsMs) this.leaseEndsMs = now + leaseMs
   }
 
   #failed(error: MvmError): void {

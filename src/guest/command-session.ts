@@ -43,6 +43,7 @@ export class CommandSession {
   #offered: Omit<LocalFields<"OFFER">, "share"> | undefined
   #busy = false
   #ended = false
+  #failed = false
   readonly #gone = new AbortController()
   #finished = Promise.resolve()
 
@@ -219,12 +220,14 @@ export class CommandSession {
   }
 
   #fail(error: MvmError): void {
-    if (this.#ended) return
+    if (this.#ended || this.#failed) return
+    this.#failed = true
     this.#link.send("FAILED", {
       code: error.code,
       message: clip(error.message, 1000),
       hint: error.hint === undefined ? undefined : clip(error.hint, 500),
     })
-    this.#socket.finish()
+    // A command that has a channel may be writing into its region: the region is let go when the command closes.
+    if (!this.channel) this.#socket.finish()
   }
 }

@@ -149,13 +149,13 @@ export class Broker {
         kept.push(channel.id)
         continue
       }
-      // It ended while this link was down.
+      // It ended while this link was down. An agent that names it still has a command that may map the region.
       if (transcript && channel.state === "closed") this.#tellEnd(member, channel)
       // An end that has its receipt may leave while the other one is still told that it was logged.
       if (!isSettled(channel)) {
         this.end(channel, "aborted", `the agent of ${member.record.name} no longer has the channel`)
       }
-      this.#context.channels.release(channel, end)
+      if (!transcript) this.#context.channels.release(channel, end)
     }
     // A VM finds the memory on its own PCI bus; only a local endpoint needs the file's name.
     const memory = member.record.kind === "local" ? this.#context.arena.path : ""
