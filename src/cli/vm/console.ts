@@ -24,7 +24,7 @@ export const vmConsole: CommandSpec = {
     const socket = await connectUnix(path, { onData: (chunk) => writeRaw(chunk), onClose: resolve })
     const terminal = isatty(0) ? new ReadStream(openSync("/dev/tty", "r")) : undefined
     terminal?.setRawMode(true)
-    if (terminal) note("connected; Ctrl-] leaves")
+    if (terminal) note("connected: Enter shows a prompt, Ctrl-] leaves")
     const input = terminal ?? process.stdin
     input.on("data", (chunk: Buffer) => {
       const leave = terminal ? chunk.indexOf(LEAVE) : -1
@@ -37,6 +37,8 @@ export const vmConsole: CommandSpec = {
     } finally {
       terminal?.setRawMode(false)
       terminal?.destroy()
+      // The guest's cursor stands anywhere.
+      if (terminal) note("left the console", "\r\nmvm: ")
       input.removeAllListeners()
       input.pause()
       socket.close()

@@ -41,7 +41,9 @@ export const vmStop: CommandSpec = {
   options: [STATE_OPTION, { flags: "--force", description: "at once, without asking the guest" }],
   examples: ["vm stop web", "vm stop web --force"],
   async run(call) {
-    await ask(call, "vm.stop", { name: call.arg(0), force: call.flag("force") })
+    const name = call.arg(0)
+    const line = new WaitingLine(`waiting for ${name} to shut down`)
+    await ask(call, "vm.stop", { name, force: call.flag("force") }).finally(() => line.end())
   },
 }
 
