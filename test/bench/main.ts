@@ -16,6 +16,7 @@ const BENCHES: Record<string, () => Promise<{ bench: Bench }>> = {
   pipe: () => import("./pipe.ts"),
   open: () => import("./open.ts"),
   scale: () => import("./scale.ts"),
+  vm: () => import("./vm.ts"),
   plots: () => import("./plots.ts"),
 }
 

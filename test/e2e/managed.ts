@@ -81,6 +81,8 @@ export class Managed {
     const options = [...this.#serveOptions, "--log-format", "json"]
     const serve = Bun.spawn([this.#mvm, "serve", "--state", this.state, ...options], {
       stdio: ["ignore", "ignore", log],
+      // The runtime would pass on the environment it started with, not what was changed since.
+      env: { ...process.env },
     })
     this.#serve = serve
     await until("mvm serve", async () => {
