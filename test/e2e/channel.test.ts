@@ -139,7 +139,7 @@ describe("a transfer", () => {
     const sending = await Background.start(
       alpha,
       "long",
-      `{ head -c 25000000 ${FILE}; cat /tmp/rest; } | mvm guest send beta --wait 60s --quiet`,
+      `{ head -c 8000000 ${FILE}; cat /tmp/rest; } | mvm guest send beta --wait 60s --quiet`,
     )
     await until("the channel", async () => {
       const channels = await mvm.json<{ state: string }[]>("channel", "list")
@@ -155,7 +155,7 @@ describe("a transfer", () => {
     }
     await alpha.must("echo end >/tmp/rest")
     expect(await sending.end({ timeoutMs: 180_000 })).toEqual({ status: 0, output: "" })
-    const digest = (await alpha.must(`{ head -c 25000000 ${FILE}; echo end; } | sha256sum`)).split(" ")[0]
+    const digest = (await alpha.must(`{ head -c 8000000 ${FILE}; echo end; } | sha256sum`)).split(" ")[0]
     expect(await receiving.end()).toEqual({ status: 0, output: `${digest}  -` })
     expect(await lastReceipt()).toMatchObject({ by: "beta", peer: "alpha" })
     expect((await mvm.run("audit", "verify")).status).toBe(0)
