@@ -2,13 +2,17 @@
  * @module guest/programs
  *
  * Which program is at the other end of a local socket: the kernel gives pid and uid, /proc the executable, and
- * its content is hashed once for each version of the file. This is the measured agent's assertion, not a proof:
- * between connect() and now the process may have become another program.
+ * its content is hashed once for each version of the file. A process that ends, is replaced by a later one with its
+ * pid, or runs another program by the time the hash is known is refused.
+ *
+ * This is the measured agent's assertion, not a proof: a process that connects and becomes another program before
+ * the agent looks is taken for the latter, and a socket may be held by more processes than the one that connected.
  */
 
 import { createHash } from "node:crypto"
-import { closeSync, fstatSync, openSync, readSync, readlinkSync } from "node:fs"
+import { closeSync, fstatSync, openSync, readSync, readlinkSync, statSync, type BigIntStats } from "node:fs"
 import { MvmError } from "../lib/errors.ts"
+import { identifyImage, type ProcessImage } from "../platform/process.ts"
 import type { Program } from "../wire/messages.ts"
 
 const MAX_CACHED = 256
@@ -20,6 +24,7 @@ export class ProgramIdentifier {
 
   /** @throws MvmError `refused` when the process is gone or hides its executable. */
   async identify(pid: number, uid: number): Promise<Program> {
+    const before = identifyImage(pid)
     const link = `/proc/${pid}/exe`
     let fd: number
     let path: string
@@ -42,11 +47,27 @@ export class ProgramIdentifier {
         this.#digests.set(key, digest)
         digest.catch(() => this.#digests.delete(key))
       }
-      return { path: path.replace(/ \(deleted\)$/, "").slice(0, 1000), digest: await digest, uid }
+      const program = { path: path.replace(/ \(deleted\)$/, "").slice(0, 1000), digest: await digest, uid }
+      requireSame(before, pid, stat)
+      return program
     } finally {
       closeSync(fd)
     }
   }
+}
+
+/** @throws MvmError `refused` unless the process still is what it was, and runs the file that was read. */
+function requireSame(before: ProcessImage | undefined, pid: number, file: BigIntStats): void {
+  const now = identifyImage(pid)
+  const executable = statSync(`/proc/${pid}/exe`, { bigint: true, throwIfNoEntry: false })
+  const same =
+    before !== undefined &&
+    now?.startTicks === before.startTicks &&
+    now.layout === before.layout &&
+    executable?.dev === file.dev &&
+    executable.ino === file.ino
+  if (!same)
+    throw new MvmError("refused", "the calling process became another program while it was identified")
 }
 
 async function hashFile(fd: number): Promise<Uint8Array> {

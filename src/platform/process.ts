@@ -7,6 +7,11 @@
 
 import { readFileSync } from "node:fs"
 
+/** starttime, field 22; the first field kept is the third. */
+const START_TIME = 19
+/** startcode, startstack, arg_start, env_start: fields 26, 28, 48, 50 */
+const LAYOUT = [23, 25, 45, 47]
+
 /** A process that cannot be mistaken for a later one with the same pid. */
 export interface ProcessId {
   readonly pid: number
@@ -14,8 +19,33 @@ export interface ProcessId {
   readonly startTicks: string
 }
 
+/** A process in the life of one program: an exec makes it another. */
+export interface ProcessImage extends ProcessId {
+  /** Where the kernel put the program's stack, arguments and environment: random again at every exec. */
+  readonly layout: string
+}
+
 /** The identity of a running process, or undefined when there is none (a zombie counts as none). */
 export function identifyProcess(pid: number): ProcessId | undefined {
+  const startTicks = statFields(pid)?.[START_TIME]
+  return startTicks === undefined ? undefined : { pid, startTicks }
+}
+
+/**
+ * The process and the program it runs now, or undefined when there is none. Another user's layout reads as zeros
+ * for who may not trace it; then an exec does not show here.
+ *
+ * @spec proc(5), /proc/PID/stat
+ */
+export function identifyImage(pid: number): ProcessImage | undefined {
+  const fields = statFields(pid)
+  const startTicks = fields?.[START_TIME]
+  if (!fields || startTicks === undefined) return undefined
+  return { pid, startTicks, layout: LAYOUT.map((index) => fields[index]).join(" ") }
+}
+
+/** Fields of /proc/PID/stat from the third on; none for a zombie. */
+function statFields(pid: number): string[] | undefined {
   let stat: string
   try {
     stat = readFileSync(`/proc/${pid}/stat`, "latin1")
@@ -24,9 +54,7 @@ export function identifyProcess(pid: number): ProcessId | undefined {
   }
   // The command name may hold spaces and parentheses; the fields start behind its last one.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-  const startTicks = fields[19]
-  if (fields[0] === "Z" || startTicks === undefined) return undefined
-  return { pid, startTicks }
+  return fields[0] === "Z" ? undefined : fields
 }
 
 export function isRunning(id: ProcessId): boolean {
