@@ -25,6 +25,7 @@ import { policyCheck, policyTest } from "./policy.ts"
 import { serveCommand } from "./serve.ts"
 import { statusCommand } from "./status.ts"
 import { vmConsole } from "./vm/console.ts"
+import { vmCertificate } from "./vm/certificate.ts"
 import { vmCreate } from "./vm/create.ts"
 import { vmRemove, vmStart, vmStop, vmWait } from "./vm/lifecycle.ts"
 import { vmList, vmShow } from "./vm/list.ts"
@@ -42,6 +43,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   vmList,
   vmShow,
   vmConsole,
+  vmCertificate,
   measureLearn,
   measureShow,
   measureDiff,

@@ -22,6 +22,8 @@ export interface VmPaths {
   readonly vtpmControl: string
   readonly vtpmData: string
   readonly firmwareVars: string
+  /** Directory; not there for a vTPM without certificates. */
+  readonly certificates: string
 }
 
 /** What survives a restart of the MVM. */
@@ -47,6 +49,7 @@ export function vmPaths(stateDirectory: string, uuid: string, name: string): VmP
     vtpmControl: join(run, "tpm.ctrl"),
     vtpmData: join(run, "tpm.sock"),
     firmwareVars: join(own, "firmware-vars.fd"),
+    certificates: join(own, "certificates"),
   }
 }
 

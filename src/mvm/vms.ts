@@ -26,6 +26,8 @@ import {
   type VmPaths,
 } from "./vm-process.ts"
 import { copyFirmwareVars, qemuOptions, startLocal, startQemu, type StartParts } from "./vm-start.ts"
+import { caDirectory, keepCertificates } from "./vm-certificates.ts"
+import { createWithCertificate } from "./vtpm/certificate.ts"
 import { provisionVtpm } from "./vtpm/provision.ts"
 
 export interface VmHandlers {
@@ -38,6 +40,8 @@ export interface VmHandlers {
 }
 
 export interface VmManagerParts extends StartParts {
+  /** Whether new vTPMs get certificates unless told otherwise: that takes most of a second. */
+  readonly certificates?: boolean
   readonly log: Log
   readonly handlers: VmHandlers
 }
@@ -59,6 +63,8 @@ export interface CreateOptions {
   readonly kind: VmRecord["kind"]
   readonly config: VmConfig
   readonly tags: readonly string[]
+  /** With endorsement keys and certificates for them; undefined: as the manager is set. */
+  readonly certificate?: boolean | undefined
 }
 
 export class VmManager {
@@ -115,12 +121,13 @@ export class VmManager {
     if (options.kind === "qemu") requireFiles(qemuOptions(this.#parts, { name, uuid, config }, paths))
     return this.#changed(uuid, async () => {
       try {
-        const provisioned = await provisionVtpm({
-          stateDir: paths.vtpmState,
-          runDir: paths.run,
-          stateKey: stateDir.vmStateKey(uuid),
-          mvmPublicKey: stateDir.identity.publicKey,
-        })
+        const place = { stateDir: paths.vtpmState, runDir: paths.run, stateKey: stateDir.vmStateKey(uuid) }
+        if (options.certificate ?? this.#parts.certificates) {
+          const caDir = caDirectory(stateDir.path)
+          const made = await createWithCertificate({ ...place, caDir, vmId: uuid })
+          keepCertificates(paths.certificates, made)
+        }
+        const provisioned = await provisionVtpm({ ...place, mvmPublicKey: stateDir.identity.publicKey })
         if (config.firmware === "ovmf") copyFirmwareVars(paths)
         const record: VmRecord = {
           uuid,

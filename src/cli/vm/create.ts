@@ -26,6 +26,10 @@ export const vmCreate: CommandSpec = {
     { flags: "--machine <name>", description: "pc or q35 (default pc)" },
     { flags: "--tag <name>", description: "a tag that policy rules may use; may be repeated" },
     { flags: "--remeasure <time>", description: "how often it is measured while channels run (default 30s)" },
+    {
+      flags: "--certificate",
+      description: "endorsement keys with certificates by a local CA, for others to check its vTPM",
+    },
     { flags: "--local", description: "no VM: a local endpoint, that is, processes on this host" },
     JSON_OPTION,
   ],
@@ -42,6 +46,7 @@ export const vmCreate: CommandSpec = {
       name: call.arg(0),
       kind: call.flag("local") ? "local" : "qemu",
       tags: call.texts("tag"),
+      certificate: call.flag("certificate"),
       config: {
         kernel: path("kernel"),
         initrd: path("initrd"),
