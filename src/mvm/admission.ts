@@ -31,10 +31,19 @@ export function authorise(
     program: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
   })
   if (decision.action !== "allow") throw new MvmError(decision.code ?? "denied", decision.reason)
+  const unmet = unmetDemand(decision.constraints)
+  if (unmet !== undefined) throw new MvmError("denied", `${decision.rule.label} ${unmet}`)
   if (!context.registry.getVm(decision.target)) {
     throw new MvmError("no_target", `there is no VM ${decision.target}`)
   }
   return decision
+}
+
+/** What a rule demands and this MVM cannot do: such a rule allows nothing, for less would be more than was written. */
+export function unmetDemand({ isolation, maxBytes }: Constraints): string | undefined {
+  if (isolation === "dedicated") return 'demands isolation = "dedicated", and this MVM has the arena only'
+  if (maxBytes !== undefined) return "limits max_bytes, which this MVM cannot enforce"
+  return undefined
 }
 
 /** @throws MvmError `denied`. */

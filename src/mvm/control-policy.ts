@@ -1,6 +1,7 @@
 /** @module mvm/control-policy */
 
 import type { Handler, Params } from "../platform/json-rpc.ts"
+import { unmetDemand } from "./admission.ts"
 import { optionalText, text } from "./control-params.ts"
 import type { Mvm } from "./context.ts"
 import type { Constraints, Program } from "./policy/decide.ts"
@@ -22,7 +23,13 @@ export function policyHandlers(mvm: Mvm): Record<string, Handler> {
         program,
       })
       const { rule, target, constraints } = decision
-      const refused = decision.action === "allow" ? wrongKeeper(mvm, constraints, [from, target]) : undefined
+      const unmet = unmetDemand(constraints)
+      const refused =
+        decision.action === "deny"
+          ? undefined
+          : unmet === undefined
+            ? wrongKeeper(mvm, constraints, [from, target])
+            : `${rule.label} ${unmet}`
       return {
         action: refused ? "deny" : decision.action,
         rule: rule.label,

@@ -94,7 +94,7 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
   if (!askerSession.canMap || !answererSession.canMap) {
     const who = askerSession.canMap ? match.member.record.name : asker.record.name
     throw new MvmError("unreachable", `${who} cannot map the shared memory`, {
-      hint: `run mvm guest doctor on ${who}`,
+      hint: `mvm guest status on ${who} shows its mapping`,
     })
   }
   checkChannelLimit(context, rule, constraints)
