@@ -11,7 +11,7 @@
 
 import { random, sha256, p256Verify } from "../lib/crypto.ts"
 import { equalBytes, toHex } from "../lib/bytes.ts"
-import { MvmError, asMvmError, type ErrorCode } from "../lib/errors.ts"
+import { MvmError } from "../lib/errors.ts"
 import { regionBytes, regionLayout } from "../ring/layout.ts"
 import { encodeDecision, type DecisionEnd } from "../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../channel/transcript.ts"
@@ -20,6 +20,7 @@ import { sealGrant } from "../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../wire/link.ts"
 import type { Program } from "../wire/messages.ts"
 import { authorise, checkChannelLimit, checkShare, demandKind } from "./admission.ts"
+import { answerOf } from "./answer-of.ts"
 import type { Channel, ChannelState } from "./channel.ts"
 import type { Member } from "./member.ts"
 import { uuidBytes, type Session } from "./session.ts"
@@ -27,9 +28,6 @@ import type { MvmContext } from "./context.ts"
 import type { Match } from "./offers.ts"
 import type { Constraints, Rule } from "./policy/decide.ts"
 import type { AppraisedEvidence } from "./verifier.ts"
-
-/** A decision is used within this time or not at all. */
-export const STEP_TIMEOUT_MS = 10_000
 
 /** No ring is made smaller than this for want of room. */
 const LEAST_RING_BYTES = 64 * 1024
@@ -44,8 +42,12 @@ export interface OpeningRequest {
   readonly asker: Member
   readonly alloc: Fields<"ALLOC">
   readonly cancelled: AbortSignal
-  /** Answers ALLOC and resolves with the REQUEST that follows it. */
-  allocated(fields: Fields<"ALLOCATED">, channel: Channel): Promise<NamedMessage<"REQUEST">>
+  /** Answers ALLOC, and resolves with what `take` makes of the REQUEST that follows it, as it arrives. */
+  allocated<T>(
+    fields: Fields<"ALLOCATED">,
+    channel: Channel,
+    take: (message: NamedMessage<"REQUEST">) => T,
+  ): Promise<T>
   /** Called as soon as there is something to undo. */
   onChannel(channel: Channel): void
 }
@@ -111,7 +113,7 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
     context: sha256(nonce),
     grant: { laddress: channel.laddress, ...channel.region, ringBytes: channel.ringBytes },
   })
-  const message = await request.allocated(
+  const { share, facts: askerFacts } = await request.allocated(
     {
       channelId: channel.id,
       nonce,
@@ -121,34 +123,39 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
       logOffset: asker.verifier.nextOffset,
     },
     channel,
+    ({ fields }) => {
+      const asked = requestMessage({
+        laddress: channel.laddress,
+        targetUuid,
+        service: alloc.service,
+        share: fields.share,
+        nonce,
+        epoch: askerSession.epoch,
+        program: alloc.program,
+      })
+      // Step 5 of the method: the source's signature over the pseudo-address.
+      if (!p256Verify(asker.record.keys.identity, asked, fields.signature)) {
+        throw new MvmError(
+          "signature",
+          `the request of ${asker.record.name} is not signed with its identity key`,
+        )
+      }
+      // Step 6: its measurement.
+      const facts = asker.verifier.appraise(askerSession, {
+        purpose: "request",
+        nonce,
+        binding: requestBinding(asked),
+        quote: fields.quote,
+      })
+      return { share: fields.share, facts }
+    },
   )
-  const { share, signature, quote } = message.fields
-  const asked = requestMessage({
-    laddress: channel.laddress,
-    targetUuid,
-    service: alloc.service,
-    share,
-    nonce,
-    epoch: askerSession.epoch,
-    program: alloc.program,
-  })
-  // Step 5 of the method: the source's signature over the pseudo-address.
-  if (!p256Verify(asker.record.keys.identity, asked, signature)) {
-    throw new MvmError("signature", `the request of ${asker.record.name} is not signed with its identity key`)
-  }
-  // Step 6: its measurement.
-  const askerFacts = asker.verifier.appraise(askerSession, {
-    purpose: "request",
-    nonce,
-    binding: requestBinding(asked),
-    quote,
-  })
   channel.asker.measuredMs = performance.now()
   stillThere(match.member, answererSession)
   advance(channel, "challenged")
   context.offers.used(match)
   const challengeNonce = random(32)
-  const answer = await answerOf(
+  const { share: answererShare, facts: answererFacts } = await answerOf(
     match.member,
     "CHALLENGE",
     {
@@ -162,21 +169,24 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
       logOffset: match.member.verifier.nextOffset,
     },
     "EVIDENCE",
+    ({ fields }) => {
+      if (!equalBytes(fields.channelId, channel.id)) {
+        throw new MvmError("protocol", `EVIDENCE.channelId of ${match.member.record.name}: another channel`)
+      }
+      const facts = match.member.verifier.appraise(answererSession, {
+        purpose: "answer",
+        nonce: challengeNonce,
+        binding: answerBinding({
+          channelId: channel.id,
+          askerShare: share,
+          answererShare: fields.share,
+          program: match.offer.program,
+        }),
+        quote: fields.quote,
+      })
+      return { share: fields.share, facts }
+    },
   )
-  if (!equalBytes(answer.fields.channelId, channel.id)) {
-    throw new MvmError("protocol", `EVIDENCE.channelId of ${match.member.record.name}: another channel`)
-  }
-  const answererFacts = match.member.verifier.appraise(answererSession, {
-    purpose: "answer",
-    nonce: challengeNonce,
-    binding: answerBinding({
-      channelId: channel.id,
-      askerShare: share,
-      answererShare: answer.fields.share,
-      program: match.offer.program,
-    }),
-    quote: answer.fields.quote,
-  })
   channel.answerer.measuredMs = performance.now()
 
   const decision = encodeDecision({
@@ -199,7 +209,7 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
     laddress: channel.laddress,
     service: alloc.service,
     askerShare: share,
-    answererShare: answer.fields.share,
+    answererShare,
   })
   advance(channel, "granted")
   channel.granted = true
@@ -221,7 +231,7 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
     transcript: toHex(channel.transcript),
   })
   // Step 7: the pseudo-address, encrypted for the target.
-  const accepted = await answerOf(
+  const acceptSignature = await answerOf(
     match.member,
     "GRANT",
     {
@@ -238,8 +248,8 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
       leaseMs: context.leaseMs,
     },
     "ACCEPT",
+    ({ fields }) => fields.signature,
   )
-  const { signature: acceptSignature } = accepted.fields
   if (!p256Verify(match.member.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
     throw new MvmError(
       "signature",
@@ -264,41 +274,10 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
       channelId: channel.id,
       decision,
       decisionSignature,
-      share: answer.fields.share,
+      share: answererShare,
       acceptSignature,
       leaseMs: context.leaseMs,
     },
-  }
-}
-
-/** What a member may say of itself when it cannot go on. */
-const OWN_REASONS = new Set<ErrorCode>([
-  "no_receiver",
-  "refused",
-  "busy",
-  "timeout",
-  "unreachable",
-  "aborted",
-  "protocol",
-])
-
-/**
- * One step of the answerer's.
- *
- * Trust: a FAILED is in its own words. They must not pass for a finding of the MVM's, about itself or the asker.
- */
-async function answerOf<N extends "CHALLENGE" | "GRANT", A extends "EVIDENCE" | "ACCEPT">(
-  member: Member,
-  name: N,
-  fields: Fields<N>,
-  answer: A,
-): Promise<NamedMessage<A>> {
-  try {
-    return await member.link.request(name, fields, answer, { timeoutMs: STEP_TIMEOUT_MS })
-  } catch (cause) {
-    const { code, message } = asMvmError(cause)
-    const said = OWN_REASONS.has(code) ? code : "peer_failed"
-    throw new MvmError(said, `${member.record.name} could not answer: ${message}`, { cause })
   }
 }
 

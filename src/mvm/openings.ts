@@ -8,10 +8,11 @@
 import { toHex } from "../lib/bytes.ts"
 import { MvmError, STATUS, asMvmError } from "../lib/errors.ts"
 import type { Fields, NamedMessage } from "../wire/link.ts"
+import { STEP_TIMEOUT_MS } from "./answer-of.ts"
 import type { Channel } from "./channel.ts"
 import type { MvmContext } from "./context.ts"
 import type { Member } from "./member.ts"
-import { STEP_TIMEOUT_MS, openChannel } from "./opening.ts"
+import { openChannel } from "./opening.ts"
 import { Refusals } from "./refusals.ts"
 import { reduced, refuse, tell } from "./told.ts"
 
@@ -20,7 +21,7 @@ const MAX_OPENING = 256
 
 interface PendingRequest {
   readonly asker: Member
-  resolve(message: NamedMessage<"REQUEST">): void
+  take(message: NamedMessage<"REQUEST">): void
   reject(error: MvmError): void
 }
 
@@ -56,12 +57,13 @@ export class Openings {
         onChannel: (channel) => {
           made = channel
         },
-        allocated: async (fields, channel) => {
-          const waiting = this.#awaitRequest(asker, channel)
+        allocated: (fields, channel, take) => {
+          const waiting = this.#awaitRequest(asker, channel, (message) => {
+            answerTo = message.requestId
+            return take(message)
+          })
           asker.link.send("ALLOCATED", fields, requestId)
-          const request = await waiting
-          answerTo = request.requestId
-          return request
+          return waiting
         },
       })
       asker.link.send("OPENED", opened.fields, answerTo)
@@ -81,7 +83,7 @@ export class Openings {
   request(member: Member, message: NamedMessage<"REQUEST">): void {
     const pending = this.#requests.get(toHex(message.fields.channelId))
     if (pending?.asker !== member) throw new MvmError("protocol", "REQUEST.channelId: unknown channel")
-    pending.resolve(message)
+    pending.take(message)
   }
 
   /** What `member` asked for is void. */
@@ -133,13 +135,18 @@ export class Openings {
     this.#context.evidence.record({ ...about, refused, ends })
   }
 
-  #awaitRequest(asker: Member, channel: Channel): Promise<NamedMessage<"REQUEST">> {
+  /** Resolves with what `take` makes of the REQUEST, which it is given as it arrives. */
+  #awaitRequest<T>(
+    asker: Member,
+    channel: Channel,
+    take: (message: NamedMessage<"REQUEST">) => T,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       const settle = (): void => {
         clearTimeout(timer)
         this.#requests.delete(channel.key)
       }
-      const leave = (error: MvmError): void => {
+      const leave = (error: unknown): void => {
         settle()
         reject(error)
       }
@@ -149,9 +156,13 @@ export class Openings {
       )
       this.#requests.set(channel.key, {
         asker,
-        resolve: (message) => {
+        take: (message) => {
           settle()
-          resolve(message)
+          try {
+            resolve(take(message))
+          } catch (error) {
+            reject(error)
+          }
         },
         reject: leave,
       })

@@ -50,18 +50,14 @@ export class Watch {
     if (!session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
     this.#due.set(session, performance.now() + member.record.config.remeasureSeconds * 1000)
     const nonce = random(32)
-    const { fields } = await member.link.request(
-      "MEASURE",
-      { nonce, logOffset: member.verifier.nextOffset },
-      "MEASURED",
-      { timeoutMs: MEASURE_TIMEOUT_MS },
-    )
     try {
-      member.verifier.appraise(session, {
-        purpose: "periodic",
-        nonce,
-        binding: NO_BINDING,
-        quote: fields.quote,
+      await member.link.request("MEASURE", { nonce, logOffset: member.verifier.nextOffset }, "MEASURED", {
+        timeoutMs: MEASURE_TIMEOUT_MS,
+        // As it arrives: evidence is appraised in the order it was made in.
+        onAnswer: ({ fields }) => {
+          const evidence = { purpose: "periodic", nonce, binding: NO_BINDING, quote: fields.quote } as const
+          member.verifier.appraise(session, evidence)
+        },
       })
       this.#renew(member, session)
     } finally {

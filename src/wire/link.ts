@@ -45,7 +45,15 @@ export interface LinkCounters {
   refused: number
 }
 
+export interface RequestOptions<A extends MessageName> {
+  readonly timeoutMs: number
+  onId?(requestId: number): void
+  /** Called when the answer arrives, before anything behind it is looked at: for what must happen in that order. */
+  onAnswer?(message: NamedMessage<A>): void
+}
+
 interface Waiting {
+  onAnswer(message: LinkMessage): void
   resolve(message: LinkMessage): void
   reject(error: MvmError): void
   timer: ReturnType<typeof setTimeout> | undefined
@@ -134,7 +142,7 @@ export class Link {
     name: N,
     fields: Fields<N>,
     answer: A,
-    options: { timeoutMs: number; onId?: (requestId: number) => void },
+    options: RequestOptions<A>,
   ): Promise<NamedMessage<A>> {
     if (this.#waiting.size >= MAX_WAITING) throw new MvmError("busy", "too many requests on this link")
     const requestId = this.#nextRequest
@@ -144,7 +152,10 @@ export class Link {
         this.#waiting.delete(requestId)
         reject(new MvmError("timeout", `no answer to ${name} within ${options.timeoutMs} ms`))
       }, options.timeoutMs)
-      this.#waiting.set(requestId, { resolve, reject, timer })
+      const onAnswer = (message: LinkMessage): void => {
+        if (message.name === answer) options.onAnswer?.(message as NamedMessage<A>)
+      }
+      this.#waiting.set(requestId, { onAnswer, resolve, reject, timer })
       try {
         this.send(name, fields, requestId)
         options.onId?.(requestId)
@@ -192,7 +203,12 @@ export class Link {
     } else if (message.name === "FAILED") {
       waiting.reject(peerError(message.fields))
     } else {
-      waiting.resolve(message)
+      try {
+        waiting.onAnswer(message)
+        waiting.resolve(message)
+      } catch (error) {
+        waiting.reject(asMvmError(error))
+      }
     }
   }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { ScriptedMvm, openBetween, refusal } from "./scripted.ts"
+import { ScriptedMvm, openBetween, refusal, until } from "./scripted.ts"
 
 describe("a lease", () => {
   test("never lasts longer than from the older measurement of the two ends", async () => {
@@ -49,5 +49,41 @@ describe("a lease", () => {
     await again
     await b.settled()
     expect(b.heard.filter(({ name }) => name === "LEASE")).toEqual([])
+  })
+})
+
+describe("evidence that arrives at once", () => {
+  test("is appraised in the order it was made in, whoever waits for it", async () => {
+    for (const first of ["MEASURED", "EVIDENCE"] as const) {
+      const mvm = await ScriptedMvm.start()
+      const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+      await b.offer()
+      const { opened } = await a.request((await a.alloc("b")).fields)
+      const measured = mvm.watch.measure(b.member)
+      await until(() => ["CHALLENGE", "MEASURE"].every((name) => b.heard.some((one) => one.name === name)))
+      // Both are heard already, so both answers leave in one turn.
+      if (first === "MEASURED") void b.measured()
+      const proving = b.prove()
+      if (first === "EVIDENCE") void b.measured()
+      const proven = await proving
+      await measured
+      await b.accept(proven)
+      await opened
+      expect(b.member.verifier.opinion.verdict).toBe("trusted")
+    }
+  })
+
+  test("of an asker is, too", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await b.offer()
+    const { fields } = await a.alloc("b")
+    const measured = mvm.watch.measure(a.member)
+    await until(() => a.heard.some(({ name }) => name === "MEASURE"))
+    const [{ opened }] = await Promise.all([a.request(fields), a.measured()])
+    await measured
+    await b.accept(await b.prove())
+    await opened
+    expect(a.member.verifier.opinion.verdict).toBe("trusted")
   })
 })
