@@ -55,6 +55,14 @@ export interface EndFields {
   readonly content?: Uint8Array | undefined
 }
 
+/** A channel between ALLOCATED and the command that gets it. */
+interface Opening {
+  readonly key: string
+  /** The MVM said OPENED: the region is reserved until this end lets go of it. */
+  isOpen: boolean
+  ended: MvmError | undefined
+}
+
 /** The command behind a request. */
 export interface Caller {
   readonly program: Program
@@ -66,6 +74,7 @@ export class AgentChannels {
   readonly #client: LinkClient
   readonly #vtpm: GuestVtpm
   readonly #evidence: EvidenceMaker
+  readonly #openings = new Set<Opening>()
 
   constructor(client: LinkClient, vtpm: GuestVtpm, evidence: EvidenceMaker) {
     this.#client = client
@@ -91,9 +100,44 @@ export class AgentChannels {
     caller: Caller,
     onRequest: (requestId: number) => void,
   ): Promise<AgentChannel> {
-    const { service, share } = wanted
-    const { program } = caller
     const { me, allocated } = await this.#allocate(wanted, caller, onRequest)
+    const opening: Opening = { key: toHex(allocated.channelId), isOpen: false, ended: undefined }
+    this.#openings.add(opening)
+    try {
+      const channel = await this.#request(me, allocated, { wanted, program: caller.program, opening })
+      if (opening.ended) throw opening.ended
+      return channel
+    } catch (error) {
+      if (opening.isOpen) this.disown(allocated.channelId)
+      throw error
+    } finally {
+      this.#openings.delete(opening)
+    }
+  }
+
+  /** The MVM ended a channel that no command has yet. @returns whether it is being opened here */
+  endOpening(channelId: Uint8Array, error: MvmError): boolean {
+    const key = toHex(channelId)
+    const opening = [...this.#openings].find((one) => one.key === key)
+    if (opening) opening.ended ??= error
+    return opening !== undefined
+  }
+
+  /** Nothing here can touch the region of the channel: the MVM may give it to others. */
+  disown(channelId: Uint8Array): void {
+    try {
+      this.#client.link.send("CLOSE", { channelId })
+    } catch {
+      // The next epoch begins without it.
+    }
+  }
+
+  async #request(
+    me: Membership,
+    allocated: Fields<"ALLOCATED">,
+    { wanted, program, opening }: { wanted: LocalFields<"OPEN">; program: Program; opening: Opening },
+  ): Promise<AgentChannel> {
+    const { service, share } = wanted
     const grant = await this.#openGrant(me, allocated.channelId, sha256(allocated.nonce), allocated.sealed)
     const message = requestMessage({
       laddress: grant.laddress,
@@ -121,6 +165,7 @@ export class AgentChannels {
           { timeoutMs: STEP_MS },
         ),
     )
+    opening.isOpen = true
     const parsed = this.#verifyDecision(opened, allocated.channelId)
     mustBe(equalBytes(parsed.asker.uuid, me.vmUuid), "decision.asker: another VM")
     mustBe(equalBytes(parsed.answerer.uuid, allocated.targetUuid), "decision.answerer: another VM")

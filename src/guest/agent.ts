@@ -257,7 +257,7 @@ export class Agent implements SessionHost {
       case "RECEIPT":
         return this.#sessionOf(message.fields.channelId)?.peerEnd(message)
       case "REVOKE":
-        return this.#sessionOf(message.fields.channelId)?.tell("REVOKE", { message: message.fields.message })
+        return this.#revoked(message.fields)
       case "ABORT":
         return this.#aborted(message.fields)
       case "STOP":
@@ -326,7 +326,19 @@ export class Agent implements SessionHost {
 
   #aborted(fields: Fields<"ABORT">): void {
     const session = this.#sessionOf(fields.channelId) ?? this.#challengedBy(fields.channelId)
-    session?.lost(errorFromPeer(fields.code, fields.message))
+    this.#over(fields.channelId, session, errorFromPeer(fields.code, fields.message))
+  }
+
+  #revoked(fields: Fields<"REVOKE">): void {
+    const session = this.#sessionOf(fields.channelId)
+    if (session) session.tell("REVOKE", { message: fields.message })
+    else this.#over(fields.channelId, undefined, new MvmError("revoked", fields.message))
+  }
+
+  /** A channel whose command went before it came is disowned, so that its region is free again. */
+  #over(channelId: Uint8Array, session: CommandSession | undefined, error: MvmError): void {
+    if (session) session.lost(error)
+    else if (!this.channels.endOpening(channelId, error)) this.channels.disown(channelId)
   }
 
   #challengedBy(channelId: Uint8Array): CommandSession | undefined {

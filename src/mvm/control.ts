@@ -15,6 +15,7 @@ import { referenceHandlers } from "./control-reference.ts"
 import { boolean, integer, text, texts } from "./control-params.ts"
 import type { VmConfig, VmRecord } from "./registry.ts"
 import type { Mvm } from "./context.ts"
+import { readCertificates } from "./vm-certificates.ts"
 
 const POLL_MS = 50
 
@@ -53,6 +54,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
         kind: text(params, "kind") === "local" ? "local" : "qemu",
         tags: texts(params, "tags"),
         config: configOf(params),
+        certificate: boolean(params, "certificate") || undefined,
       })
       return { name: record.name, uuid: record.uuid }
     },
@@ -65,10 +67,22 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       mvm.changed(vms.require(before.name))
     },
     "vm.start": (params) => vms.start(vms.require(text(params, "name"))),
-    "vm.stop": (params) => vms.stop(vms.require(text(params, "name")), boolean(params, "force")),
+    "vm.stop": (params) => {
+      const record = vms.require(text(params, "name"))
+      const member = context.hub.byUuid(record.uuid)
+      // A local endpoint's agent would start its vTPM again.
+      if (record.kind === "local" && member?.session && vms.isRunning(record.uuid)) {
+        member.link.send("STOP", { reason: "stopped by the operator" })
+      }
+      return vms.stop(record, boolean(params, "force"))
+    },
     "vm.rm": (params) => vms.remove(vms.require(text(params, "name"))),
     "vm.list": () => context.registry.listVms().map((record) => summarise(mvm, record)),
     "vm.show": (params) => show(mvm, vms.require(text(params, "name"))),
+    "vm.certificate": (params) => {
+      const record = vms.require(text(params, "name"))
+      return readCertificates(vms.paths(record).certificates, record.name)
+    },
     "vm.console": (params) => {
       const record = vms.require(text(params, "name"))
       const path = vms.paths(record).console

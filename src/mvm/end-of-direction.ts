@@ -32,6 +32,9 @@ export interface EndStatement {
 export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<boolean> {
   const { channel, end, member, message } = statement
   const { fields } = message
+  // It may have ended while the statement was on its way.
+  if (channel.state === "closed")
+    throw new MvmError(channel.endCode ?? "aborted", channel.endReason ?? "it ended")
   if (channel.state !== "open")
     throw new MvmError("protocol", `${message.name} on a channel that is not open`)
   const direction = channel.directions[fields.direction]

@@ -26,6 +26,10 @@ import { Verifier } from "./verifier.ts"
 const LINK_BACKLOG_BYTES = 1024 * 1024
 const CONNECT_PERIOD_MS = 250
 
+/** An agent that lives comes back within half a second; after a start of the MVM it may be busy otherwise. */
+const ABSENT_MS = 3000
+const ABSENT_AT_START_MS = 10_000
+
 /** HELLOs of one member that are answered at once, and a second: each costs a signature and a key agreement. */
 const HELLOS = 16
 const HELLOS_PER_SECOND = 5
@@ -37,11 +41,14 @@ export interface HubHandlers {
   /** A local endpoint's agent starts and wants a new vTPM boot before its HELLO. */
   onBoot(member: Member): Promise<void>
   onDisconnect(member: Member): void
+  /** A local endpoint's link was down for longer than a living agent needs to come back. */
+  onAbsent(member: Member): void
 }
 
 interface Entry {
   member: Member
   stopped: boolean
+  absent?: ReturnType<typeof setTimeout>
   listener?: UnixListener
 }
 
@@ -92,6 +99,7 @@ export class Hub {
         (socket) => this.#adopt(member, socket),
         LINK_BACKLOG_BYTES,
       )
+      this.#awaitReturn(entry, ABSENT_AT_START_MS)
     } else {
       void this.#keepConnected(entry, socketPath)
     }
@@ -103,6 +111,7 @@ export class Hub {
     const entry = this.#entries.get(uuid)
     if (!entry) return
     entry.stopped = true
+    clearTimeout(entry.absent)
     entry.listener?.close()
     entry.member.socket?.close()
     this.#entries.delete(uuid)
@@ -213,10 +222,21 @@ export class Hub {
         member.session = undefined
         member.link.reset(new MvmError("unreachable", `the link to ${member.record.name} was lost`))
         this.#handlers.onDisconnect(member)
+        const entry = this.#entries.get(member.record.uuid)
+        if (entry && member.record.kind === "local") this.#awaitReturn(entry, ABSENT_MS)
       },
     }
     // An agent that is already up may not know that the MVM is back; a local one begins by itself.
     if (member.record.kind !== "local") member.link.send("POKE", {})
+  }
+
+  /** The end of a local agent's socket is the end of the agent, unless it comes back soon. */
+  #awaitReturn(entry: Entry, withinMs: number): void {
+    clearTimeout(entry.absent)
+    entry.absent = setTimeout(() => {
+      if (!entry.stopped && !entry.member.session) this.#handlers.onAbsent(entry.member)
+    }, withinMs)
+    entry.absent.unref()
   }
 
   async #keepConnected(entry: Entry, socketPath: string): Promise<void> {

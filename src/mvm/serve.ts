@@ -42,6 +42,8 @@ export interface ServeOptions {
   readonly arenaPath?: string | undefined
   readonly ringBytes: number
   readonly leaseMs: number
+  /** New vTPMs get endorsement certificates. */
+  readonly certificates?: boolean
   readonly log: Log
 }
 
@@ -77,6 +79,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       onEpoch: (member) => broker.onEpoch(member),
       onMessage: (member, message) => broker.onMessage(member, message),
       onDisconnect: (member) => broker.onDisconnect(member),
+      onAbsent: ({ record }) => broker.releaseAll(record, `the agent of ${record.name} went away`),
       onBoot: async (member) => {
         broker.releaseAll(member.record, `the agent of ${member.record.name} started anew`)
         verifierOf(member.record).expectBoot(await vms.bootLocal(member.record))
@@ -131,6 +134,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       audit,
       arena,
       log,
+      certificates: options.certificates ?? false,
       handlers: {
         onCreated: (record) => {
           if (record.kind === "local") attach(record)

@@ -88,6 +88,7 @@ export class ScriptedMvm {
       onEpoch: (member) => broker.onEpoch(member),
       onMessage: (member, message) => broker.onMessage(member, message),
       onDisconnect: (member) => broker.onDisconnect(member),
+      onAbsent: () => {},
       onBoot: async () => {},
     })
     closeLater(() => hub.close())
