@@ -1,32 +1,64 @@
 /**
  * @module bench/attest
  *
- * What the MVM's appraisal of one incremental request costs: quote verified, one new entry replayed and judged, in a
- * boot that has measured 100 or 10,000 files before.
+ * What the MVM's appraisal of one incremental request costs: quote verified, one new entry replayed, judged and kept
+ * as evidence, in a boot that has measured 100 or 10,000 files before.
  */
 
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { concat, utf8 } from "../../src/lib/bytes.ts"
-import { p256Generate, p256Sign, p256Verify, sha256 } from "../../src/lib/crypto.ts"
-import { Appraiser } from "../../src/tcb/measurement/appraise.ts"
+import { p256Generate, p256Sign, p256Verify, random, sha256 } from "../../src/lib/crypto.ts"
+import { Log } from "../../src/lib/log.ts"
+import { EvidenceStore } from "../../src/mvm/evidence-store.ts"
+import type { VmRecord } from "../../src/mvm/registry.ts"
+import { uuidBytes, type Session } from "../../src/mvm/session.ts"
+import { Verifier, type Evidence } from "../../src/mvm/verifier.ts"
 import { encodeImaEntry, type EncodedImaEntry } from "../../src/tcb/measurement/ima-encode.ts"
-import { BOOT_AGGREGATE_PCRS, verifyQuote, type UntrustedQuote } from "../../src/tcb/measurement/quote.ts"
-import { allowFile, learnReference, type ReferenceTable } from "../../src/tcb/measurement/reference-table.ts"
+import { evidenceQualifyingData } from "../../src/tcb/measurement/qualifying-data.ts"
+import { BOOT_AGGREGATE_PCRS } from "../../src/tcb/measurement/quote.ts"
+import { allowFile, learnReference } from "../../src/tcb/measurement/reference-table.ts"
 import { MeasurementLog } from "../../src/tcb/measurement/replay.ts"
+import { parseQuote } from "../../src/tpm/attest.ts"
 import { OVMF_BOOT } from "../tcb/measurement/measured-boots.ts"
 import { figure, ratios, type Bench } from "./measure.ts"
 
 const REQUESTS = 300
 const AGAIN = { path: "/usr/bin/again", sha256: sha256(utf8("again")) }
 
-const { publicKey, privateKey } = p256Generate()
-const expected = { attestationKey: publicKey, qualifyingData: OVMF_BOOT.qualifyingData }
+/** Behind magic, type and the signer's name. */
+const EXTRA_DATA_AT = 44
 
-/** A real quote, signed by our key over other values of PCR 10. */
-function quoteOf(pcr10: Uint8Array): UntrustedQuote {
+const { publicKey, privateKey } = p256Generate()
+const UUID = crypto.randomUUID()
+const SESSION: Session = {
+  epoch: random(16),
+  bootId: "00".repeat(16),
+  kind: "kernel",
+  isReady: true,
+  canMap: true,
+  mapping: "",
+  sinceMs: 0,
+}
+const SIGNED = signedQuote(new Uint8Array(32), new Uint8Array(32))
+
+/** A real quote, signed by our key over other values of PCR 10 and other qualifying data. */
+function signedQuote(pcr10: Uint8Array, qualifyingData: Uint8Array): Evidence["quote"] {
   const pcrs = OVMF_BOOT.pcrs.with(10, pcr10)
   const attest = OVMF_BOOT.quote.attest.slice()
+  attest.set(qualifyingData, EXTRA_DATA_AT)
   attest.set(sha256(...pcrs), attest.length - 32)
   return { attest, signature: p256Sign(privateKey, attest), pcrs }
+}
+
+function evidenceOf(pcr10: Uint8Array): Evidence {
+  const fields = { purpose: "request", nonce: random(32), binding: random(32) } as const
+  const vmUuid = uuidBytes(UUID)
+  return {
+    ...fields,
+    quote: signedQuote(pcr10, evidenceQualifyingData({ ...fields, vmUuid, epoch: SESSION.epoch })),
+  }
 }
 
 function fileEntry(i: number): EncodedImaEntry {
@@ -35,35 +67,42 @@ function fileEntry(i: number): EncodedImaEntry {
 
 /** A boot that has measured `entries` files and was appraised once. */
 class Boot {
-  readonly #log = new MeasurementLog()
-  readonly #appraiser: Appraiser
+  readonly #verifier: Verifier
   #pcr10: Uint8Array = new Uint8Array(32)
 
-  constructor(entries: number) {
+  constructor(entries: number, store: EvidenceStore) {
     const aggregate = sha256(...BOOT_AGGREGATE_PCRS.map((index) => OVMF_BOOT.pcrs[index]!))
     const all = [encodeImaEntry({ path: "boot_aggregate", sha256: aggregate })]
     for (let i = 1; i < entries; i += 1) all.push(fileEntry(i))
     for (const entry of all) this.#extend(entry)
-    this.#log.advance(concat(...all.map((entry) => entry.bytes)), 0, this.#pcr10)
+    const bytes = concat(...all.map((entry) => entry.bytes))
+    const log = new MeasurementLog()
+    log.advance(bytes, 0, this.#pcr10)
     const pcrs = new Map([4, 9].map((index) => [index, OVMF_BOOT.pcrs[index]!]))
-    const { table } = learnReference(this.#log.seen, { measurementKind: "kernel", required: [], pcrs })
-    const whole: ReferenceTable = allowFile(table, AGAIN.path, AGAIN.sha256.toHex())
-    this.#appraiser = new Appraiser({ table: whole, vm: "bench", kind: "kernel" })
-    this.#appraiser.appraise(verifyQuote(quoteOf(this.#pcr10), expected), this.#log.seen)
+    const { table } = learnReference(log.seen, { measurementKind: "kernel", required: [], pcrs })
+    const whole = allowFile(table, AGAIN.path, AGAIN.sha256.toHex())
+    this.#verifier = new Verifier(recordOf(), {
+      reference: () => ({ table: whole, vm: "bench", kind: "kernel" }),
+      onUntrusted: () => {},
+      onClock: () => {},
+      onApproved: () => {},
+      store,
+    })
+    this.#verifier.expectBoot(parseQuote(OVMF_BOOT.quote.attest).resetCount)
+    this.#verifier.addLog(0, bytes)
+    this.#verifier.appraise(SESSION, evidenceOf(this.#pcr10))
   }
 
   /** CPU milliseconds of one request, over many. */
   appraiseMs(): number {
     const requests = Array.from({ length: REQUESTS }, () => {
       const { bytes } = this.#extend(encodeImaEntry(AGAIN))
-      return { bytes, quote: quoteOf(this.#pcr10) }
+      return { bytes, evidence: evidenceOf(this.#pcr10) }
     })
     return cpuMs(() => {
-      for (const { bytes, quote } of requests) {
-        this.#log.add(bytes, this.#log.nextOffset)
-        const verified = verifyQuote(quote, expected)
-        const { verdict } = this.#appraiser.appraise(verified, this.#log.match(verified.pcrs[10]!))
-        if (verdict !== "trusted") throw new Error("the bench's own boot is not trusted")
+      for (const { bytes, evidence } of requests) {
+        this.#verifier.addLog(this.#verifier.nextOffset, bytes)
+        this.#verifier.appraise(SESSION, evidence)
       }
     })
   }
@@ -74,8 +113,31 @@ class Boot {
   }
 }
 
+/** As much of a record as an appraisal looks at. */
+function recordOf(): VmRecord {
+  const none = new Uint8Array(0)
+  return {
+    uuid: UUID,
+    name: "bench",
+    kind: "qemu",
+    config: {
+      memoryMiB: 512,
+      cpus: 1,
+      net: "none",
+      firmware: "ovmf",
+      machine: "pc",
+      remeasureSeconds: 30,
+    },
+    keys: { attestation: publicKey, identity: none, sealing: none },
+    names: { storage: none, attestation: none, identity: none, sealing: none },
+    auths: { owner: none, endorsement: none, lockout: none },
+    tags: [],
+    createdMs: 0,
+  }
+}
+
 function signatureMs(): number {
-  const { attest, signature } = quoteOf(new Uint8Array(32))
+  const { attest, signature } = SIGNED
   return cpuMs(() => {
     for (let i = 0; i < REQUESTS; i += 1) p256Verify(publicKey, attest, signature)
   })
@@ -90,7 +152,18 @@ function cpuMs(work: () => void): number {
 }
 
 export const bench: Bench = async ({ rounds, note }) => {
-  const [short, long] = [new Boot(100), new Boot(10_000)]
+  const folder = mkdtempSync(join(tmpdir(), "mvm-bench-"))
+  try {
+    const log = new Log({ level: "error", format: "text" })
+    const bootOf = (entries: number): Boot =>
+      new Boot(entries, new EvidenceStore(join(folder, `${entries}`), log))
+    return await figures(bootOf(100), bootOf(10_000), { rounds, note })
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+async function figures(short: Boot, long: Boot, { rounds, note }: Parameters<Bench>[0]): ReturnType<Bench> {
   const shortMs: number[] = []
   const longMs: number[] = []
   const verifyMs: number[] = []
