@@ -9,6 +9,7 @@ import { resolve } from "node:path"
 import { utf8 } from "../lib/bytes.ts"
 import { MvmError, errnoOf } from "../lib/errors.ts"
 import { printable } from "../lib/log.ts"
+import { cpioReference } from "../mvm/reference-cpio.ts"
 import { formatReference } from "../mvm/reference-file.ts"
 import { walkReference } from "../mvm/reference-walk.ts"
 import { emptyReference } from "../tcb/measurement/reference-table.ts"
@@ -86,12 +87,13 @@ export const measureDiff: CommandSpec = {
 
 export const measureImport: CommandSpec = {
   usage: "measure import <vm> [file]",
-  summary: "add reference values from a manifest, a sha256sum listing or a directory tree",
+  summary: "add reference values from a manifest, a sha256sum listing, a directory tree or an initramfs",
   options: [
     STATE_OPTION,
     { flags: "--format <name>", description: "manifest or sha256sum", default: "manifest" },
     { flags: "--tree <dir>", description: "no file: the programs, libraries and modules under this root" },
-    { flags: "--all-files", description: "with --tree: every regular file" },
+    { flags: "--image <file>", description: "no file: those of an initramfs (cpio, also in gzip or zstd)" },
+    { flags: "--all-files", description: "with --tree or --image: every regular file" },
     {
       flags: "--signature <file>",
       description: "ed25519 signature of the manifest: 64 bytes, hex or base64",
@@ -194,9 +196,10 @@ export function target(call: Call): Record<string, unknown> {
 
 async function importSource(call: Call): Promise<{ format: string; content: Uint8Array }> {
   const tree = call.text("tree")
+  const image = call.text("image")
   const file = call.args[1]
-  if ((tree === undefined) === (file === undefined)) {
-    throw new MvmError("usage", "name a file or --tree DIR, one of the two", {
+  if ([tree, image, file].filter((source) => source !== undefined).length !== 1) {
+    throw new MvmError("usage", "name a file, --tree DIR or --image FILE, one of the three", {
       hint: "mvm measure import --help",
     })
   }
@@ -204,10 +207,19 @@ async function importSource(call: Call): Promise<{ format: string; content: Uint
     const format = call.oneOf("format", ["manifest", "sha256sum"], "manifest")
     return { format, content: readInputBytes(file) }
   }
+  const all = call.flag("allFiles")
+  if (image !== undefined) return asManifest(cpioReference(readInputBytes(image), { all }))
   const root = resolve(tree!)
   if (!isDirectory(root)) throw new MvmError("usage", `${root} is no directory`)
-  const files = await walkReference(root, { all: call.flag("allFiles") })
+  const files = await walkReference(root, { all })
   if (files.size === 0) throw new MvmError("not_found", `${root}: no file in it can become code`)
+  return asManifest(files)
+}
+
+function asManifest(files: ReadonlyMap<string, ReadonlySet<string>>): {
+  format: string
+  content: Uint8Array
+} {
   return { format: "tree", content: utf8(formatReference({ ...emptyReference("kernel"), files })) }
 }
 

@@ -32,6 +32,10 @@ export const serveCommand: CommandSpec = {
       flags: "--lease <time>",
       description: "how long a channel lives without a new measurement (default 90s)",
     },
+    {
+      flags: "--certificates",
+      description: "give every new vTPM certificates by a local CA, as vm create --certificate",
+    },
     { flags: "--log <level>", description: "debug, info, warn or error", default: "info" },
     { flags: "--log-format <format>", description: "json or text", default: "text" },
   ],
@@ -51,6 +55,7 @@ export const serveCommand: CommandSpec = {
       arenaBytes: call.sizeBytes("arena", DEFAULT_ARENA_BYTES),
       arenaPath: call.text("arenaFile"),
       ringBytes: call.sizeBytes("ring", DEFAULT_RING_BYTES),
+      certificates: call.flag("certificates"),
       leaseMs: call.durationMs("lease", DEFAULT_LEASE_MS),
       log,
     })

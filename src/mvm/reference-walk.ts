@@ -12,14 +12,11 @@ import { concat, utf8 } from "../lib/bytes.ts"
 import { Sha256 } from "../lib/crypto.ts"
 import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
 import { kernelPathText } from "../tcb/measurement/measured-path.ts"
+import { canBecomeCode } from "./reference-code.ts"
 
 const READ_BYTES = 1024 * 1024
 const MAX_FILES = 1_000_000
 const MAX_DEPTH = 128
-const ELF = utf8("\x7fELF")
-const SCRIPT = utf8("#!")
-const KERNEL_FILE = /\.ko(?:\.(?:gz|xz|zst))?$|\/lib\/firmware\//
-const ANY_EXECUTE = 0o111
 
 export interface WalkOptions {
   /** All regular files; otherwise those that can be executed, mapped executable or loaded into the kernel. */
@@ -88,8 +85,7 @@ async function digestOf(
     for (let first = true; ; first = false) {
       const { bytesRead } = await file.read(buffer, 0, buffer.length, null)
       const part = buffer.subarray(0, bytesRead)
-      const code = all || (mode & ANY_EXECUTE) !== 0 || KERNEL_FILE.test(text)
-      if (first && !code && !startsWith(part, ELF) && !startsWith(part, SCRIPT)) return undefined
+      if (first && !all && !canBecomeCode(text, mode, part)) return undefined
       if (bytesRead === 0) return hash.digest().toHex()
       hash.update(part)
     }
@@ -98,10 +94,6 @@ async function digestOf(
   } finally {
     await file?.close()
   }
-}
-
-function startsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
-  return prefix.every((byte, i) => bytes[i] === byte)
 }
 
 function shown(path: Buffer): string {
