@@ -104,6 +104,20 @@ describe("a wrong command line", () => {
       ["guest", "send", "db", "--wait", "soon"],
       refusal("--wait: soon is not a time", "for example 30s, 5m or 250ms"),
     ],
+    [
+      ["guest", "recv", "--wait", "5s"],
+      refusal(
+        "--wait goes with --request",
+        "without --request the sender asks, and a receiver waits until one does",
+      ),
+    ],
+    [
+      ["guest", "send", "db", "--offer", "--wait"],
+      refusal(
+        "--wait does not go with --offer",
+        "an offer stands until a receiver requests it, and the receiver says how",
+      ),
+    ],
   ] as const)("%j says what is wrong and what to do", async (words, expected) => {
     expect(await mvm(...words)).toEqual(expected)
   })

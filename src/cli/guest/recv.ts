@@ -46,6 +46,12 @@ export const guestRecv: CommandSpec = {
     if (request && source === undefined) {
       throw new MvmError("usage", "--request needs a source", { hint: "mvm guest recv SOURCE --request" })
     }
+    for (const option of ["wait", "digest"]) {
+      if (request || !call.given(option)) continue
+      throw new MvmError("usage", `--${option} goes with --request`, {
+        hint: "without --request the sender asks, and a receiver waits until one does",
+      })
+    }
     if (call.flag("keep") && call.flag("once"))
       throw new MvmError("usage", "--keep and --once exclude each other")
     setPipeSize(STDOUT, PIPE_BYTES)

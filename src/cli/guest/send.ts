@@ -36,6 +36,12 @@ export const guestSend: CommandSpec = {
     const service = serviceOf(call)
     const digest = call.oneOf("digest", ["chain", "sha256"], "chain")
     const waitMs = call.given("wait") ? call.durationMs("wait", 3_600_000) : 0
+    for (const option of ["wait", "digest"]) {
+      if (!call.flag("offer") || !call.given(option)) continue
+      throw new MvmError("usage", `--${option} does not go with --offer`, {
+        hint: "an offer stands until a receiver requests it, and the receiver says how",
+      })
+    }
     const source = openSource(path)
     try {
       await transfer({
