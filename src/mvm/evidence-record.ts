@@ -68,10 +68,18 @@ export interface EvidenceParts extends Omit<EvidenceFields, "vmUuid"> {
   readonly checks: readonly Check[]
 }
 
+/** The same evidence, judged once more: by other values, or with the firmware's log. */
+export function rejudged(
+  record: EvidenceRecord,
+  now: Pick<EvidenceParts, "hasEvents" | "reference" | "verdict" | "checks">,
+): EvidenceRecord {
+  const { hasEvents, reference, verdict, checks } = now
+  return { ...record, hasEvents, reference: reference ?? null, verdict, failed: failedOf(checks) }
+}
+
 /** The record of evidence that was just appraised. */
 export function evidenceRecord(parts: EvidenceParts): EvidenceRecord {
-  const { vm, quote, checks } = parts
-  const failed = checks.filter((check) => !check.ok).slice(0, MAX_FAILED)
+  const { vm, quote } = parts
   return {
     vm: vm.name,
     uuid: vm.uuid,
@@ -94,6 +102,13 @@ export function evidenceRecord(parts: EvidenceParts): EvidenceRecord {
     launch: parts.launch ?? null,
     reference: parts.reference ?? null,
     verdict: parts.verdict,
-    failed: failed.map(({ name, subject, message }) => ({ name, subject, message })),
+    failed: failedOf(parts.checks),
   }
+}
+
+function failedOf(checks: readonly Check[]): EvidenceRecord["failed"] {
+  return checks
+    .filter((check) => !check.ok)
+    .slice(0, MAX_FAILED)
+    .map(({ name, subject, message }) => ({ name, subject, message }))
 }

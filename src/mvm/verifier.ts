@@ -11,7 +11,7 @@ import type { Check } from "../tcb/measurement/check.ts"
 import { checkEventLog, parseEventLog, type FirmwareEvent } from "../tcb/measurement/event-log.ts"
 import { launchMeasured, type Launch } from "../tcb/measurement/launch.ts"
 import type { Measured } from "../tcb/measurement/reference-table.ts"
-import { evidenceRecord, type EvidenceRecord } from "./evidence-record.ts"
+import { evidenceRecord, rejudged, type EvidenceRecord } from "./evidence-record.ts"
 import type { BootName, EvidenceStore } from "./evidence-store.ts"
 import { formatReference } from "./reference-file.ts"
 import type { ClockReading } from "../tcb/measurement/clock.ts"
@@ -213,7 +213,7 @@ export class Verifier {
     this.#parts.store.addEvents(this.#boot(), bytes)
     if (!this.#appraiser) return
     this.#appraiser.events = this.#events
-    this.#judge(this.#appraiser.appraise(quote))
+    this.#judgeAgain(this.#appraiser.appraise(quote))
   }
 
   /**
@@ -226,7 +226,7 @@ export class Verifier {
     this.#appraiser = undefined
     if (this.#quote) {
       this.#appraiser = this.#freshAppraiser()
-      this.#judge(this.#appraiser.restart(this.#quote, this.seen))
+      this.#judgeAgain(this.#appraiser.restart(this.#quote, this.seen))
     }
     if (before && !this.#sticky) {
       this.#sinceMs = Date.now()
@@ -305,6 +305,14 @@ export class Verifier {
     this.#clock = quote.clock
     if (!kept || performance.now() - kept.atMs >= CLOCK_PERIOD_MS) this.keepClock()
     return quote
+  }
+
+  /** The same evidence under other values, or better explained. */
+  #judgeAgain(appraisal: Appraisal): void {
+    const { verdict, checks } = appraisal
+    const now = { hasEvents: this.#events !== undefined, reference: this.#reference, verdict, checks }
+    if (this.#lastRecord) this.#lastRecord = rejudged(this.#lastRecord, now)
+    this.#judge(appraisal)
   }
 
   #judge(appraisal: Appraisal): void {
