@@ -7,6 +7,7 @@
 import { fromHex, toHex } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
 import type { Params } from "../platform/json-rpc.ts"
+import { isLaunchPath, launchMeasured } from "../tcb/measurement/launch.ts"
 import { isPathText } from "../tcb/measurement/measured-path.ts"
 import { BOOT_AGGREGATE_PCRS } from "../tcb/measurement/quote.ts"
 import { diffReference, emptyReference } from "../tcb/measurement/reference-table.ts"
@@ -48,7 +49,10 @@ export function differences(mvm: Mvm, record: VmRecord): Differences {
   const table = storedTable(reference, scopesOf(record), kind)
   const { measured, quote } = mvm.verifierOf(record)
   const diff = diffReference(table ?? emptyReference(kind), measured)
-  const sha256 = diff.notAllowed.filter(({ seen }) => seen.algorithm === "sha256")
+  // How the VM was started is judged where the table names it, and only there.
+  const sha256 = diff.notAllowed.filter(({ path, seen, allowed }) => {
+    return seen.algorithm === "sha256" && (allowed.length > 0 || !isLaunchPath(path))
+  })
   const pcrs = [...table.pcrs]
     .map(([index, allowed]) => ({ index, allowed, value: quote?.pcrs[index] }))
     .filter(({ allowed, value }) => value !== undefined && !allowed.has(toHex(value)))
@@ -83,6 +87,8 @@ export function toApprove(
     }
     return { approved: [{ path: checkedPath(path), digest }], skipped: [] }
   }
+  const present = path === undefined ? undefined : presentValue(mvm, record, path)
+  if (present) return { approved: [present], skipped: [] }
   const diff = differences(mvm, record)
   const approved = diff.seen.filter((entry) => path === undefined || entry.path === path)
   const skipped = path === undefined ? [...diff.other.map((entry) => entry.path), ...diff.violations] : []
@@ -93,6 +99,19 @@ export function toApprove(
     "not_found",
     `${record.name} was not seen to run ${path ?? "anything"} that is not allowed`,
   )
+}
+
+/** What a PCR, or a part of the start, is in this boot: no file, so there only when it is asked for by name. */
+function presentValue(mvm: Mvm, record: VmRecord, path: string): Approval | undefined {
+  const { quote, launch } = mvm.verifierOf(record)
+  const pcr = PCR_SUBJECT.exec(path)
+  if (pcr) {
+    const value = quote?.pcrs[Number(pcr[1])]
+    return value && { path: checkedPath(path), digest: toHex(value) }
+  }
+  if (!launch || !isLaunchPath(path)) return undefined
+  const part = launchMeasured(launch).find((measured) => measured.path === path)
+  return part && { path, digest: part.fileDigest.hex }
 }
 
 /** Adds to what is allowed; what was allowed before stays so. */

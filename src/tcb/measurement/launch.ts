@@ -46,6 +46,10 @@ const NAMES: Readonly<Record<LaunchPart, string>> = {
   firmware: "firmware",
 }
 
+export function isLaunchPath(path: string): boolean {
+  return path.startsWith(PREFIX)
+}
+
 /** The parts as entries of a log, for learning and comparing. */
 export function launchMeasured(launch: Launch): Measured[] {
   return LAUNCH_PARTS.map((part) => ({
