@@ -92,7 +92,7 @@ export const DEMANDS = Object.keys(demands) as (keyof typeof demands)[]
 
 const name = v.custom<string>((value) => typeof value === "string" && isName(value), NAME)
 
-const rule = v.strictObject({
+export const rule = v.strictObject({
   service: pattern("service", SERVICE),
   from: pattern("vm", VM),
   to: pattern("vm", VM),
