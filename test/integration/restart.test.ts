@@ -146,3 +146,13 @@ describe("a send that waits", () => {
     expect(await statuses(sender, receiver)).toEqual([0, 0])
   })
 })
+
+describe("an agent without an MVM", () => {
+  test.each(["SIGTERM", "SIGINT"] as const)("waits for one, and ends with %s meanwhile", async (signal) => {
+    const agent = host().spawn(["guest", "agent", "--local", "a", "--state", join(host().folder, "none")])
+    await Bun.sleep(300)
+    expect(agent.process.exitCode).toBe(null)
+    agent.kill(signal)
+    expect(await agent.over()).toBe(0)
+  })
+})

@@ -144,19 +144,13 @@ describe("send ends with status 6", () => {
   })
 
   test("when the policy wants a kernel's log and an agent made it", async () => {
-    await host().policy(
-      '[[rule]]\nservice = "*"\nfrom = "*"\nto = "*"\naction = "allow"\n',
-      "a",
-      "b",
-      "allow",
-    )
-    await host().until("the new rule", async () => {
-      const receiver = await host().recv("b", undefined)
-      const outcome = await send("b")
-      receiver.kill("SIGTERM")
-      await receiver.over()
-      return outcome.status === 6
-    })
+    const strict = ALLOW_ALL.replace('["kernel", "agent"]', '["kernel"]')
+    await host().policy(strict, "a", "b", "deny")
+    const receiver = await host().recv("b", undefined)
+    expect((await send("b")).status).toBe(6)
+    expect(String((await refusals()).at(-1)?.["message"])).toContain("measurement log made by the agent")
+    receiver.kill("SIGTERM")
+    await receiver.over()
     await host().policy(ALLOW_ALL, "a", "b", "allow")
   })
 })

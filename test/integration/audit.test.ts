@@ -1,0 +1,163 @@
+/**
+ * @module test/integration/audit
+ *
+ * What is left on paper of a transfer, checked with nothing of the program but the bytes that are signed.
+ */
+
+import { describe, expect, test } from "bun:test"
+import { createHash, createPublicKey, verify, type KeyObject } from "node:crypto"
+import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { finMessage, receiptMessage } from "../../src/channel/transcript.ts"
+import { hostForFile } from "./host.ts"
+
+const host = hostForFile({ members: ["a", "b"] })
+const CONTENT = crypto.getRandomValues(new Uint8Array(300_000))
+
+type Row = Record<string, unknown>
+
+async function transfer(): Promise<void> {
+  const receiver = await host().recv("b", join(host().folder, "out"))
+  const sender = host().send("a", "b", CONTENT, "--digest", "sha256")
+  expect([await sender.over(), await receiver.over()]).toEqual([0, 0])
+}
+
+async function last(kind: string): Promise<Row> {
+  return (await host().audit(kind)).at(-1) ?? {}
+}
+
+/** A 65-byte P-256 point, as the runtime's own cryptography takes it. */
+function keyOf(point: string): KeyObject {
+  const bytes = Buffer.from(point, "hex")
+  const [x, y] = [bytes.subarray(1, 33), bytes.subarray(33)].map((half) => half.toString("base64url"))
+  return createPublicKey({ key: { kty: "EC", crv: "P-256", x: x as string, y: y as string }, format: "jwk" })
+}
+
+async function identityOf(name: string): Promise<KeyObject> {
+  const { keys } = await host().json<{ keys: { identity: string } }>("vm", "show", name)
+  return keyOf(keys.identity)
+}
+
+function statement(row: Row): Parameters<typeof finMessage>[0] {
+  const bytes = (field: string): Uint8Array => Uint8Array.fromHex(String(row[field]))
+  return {
+    channelId: bytes("channel"),
+    direction: Number(row["direction"]),
+    lengthBytes: Number(row["lengthBytes"]),
+    records: Number(row["records"]),
+    digest: bytes("digest"),
+    content: row["content"] === null ? undefined : bytes("content"),
+  }
+}
+
+function isSignedBy(key: KeyObject, message: Uint8Array, row: Row): boolean {
+  const signature = Buffer.from(String(row["signature"]), "hex")
+  return verify("sha256", message, { key, dsaEncoding: "ieee-p1363" }, signature)
+}
+
+/** Every file below `folder`. */
+function filesOf(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .map((name) => join(folder, name))
+    .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile())
+}
+
+describe("a transfer", () => {
+  test("leaves a grant, a FIN signed by the sender and a receipt signed by the receiver", async () => {
+    await transfer()
+    const [grant, fin, receipt] = [await last("grant"), await last("fin"), await last("receipt")]
+    expect(grant).toMatchObject({ asker: "a", answerer: "b", service: "default", rule: "policy.toml:1" })
+    const content = createHash("sha256").update(CONTENT).digest("hex")
+    const common = { channel: grant["channel"], lengthBytes: CONTENT.length, content }
+    expect(fin).toMatchObject({ ...common, by: "a", peer: "b" })
+    expect(receipt).toMatchObject({ ...common, by: "b", peer: "a", digest: fin["digest"] })
+    const [a, b] = [await identityOf("a"), await identityOf("b")]
+    expect(isSignedBy(a, finMessage(statement(fin)), fin)).toBe(true)
+    expect(isSignedBy(b, receiptMessage(statement(receipt)), receipt)).toBe(true)
+    expect(isSignedBy(a, receiptMessage(statement(receipt)), receipt)).toBe(false)
+    expect(isSignedBy(b, finMessage(statement(receipt)), receipt)).toBe(false)
+    const other = { ...statement(receipt), lengthBytes: CONTENT.length + 1 }
+    expect(isSignedBy(b, receiptMessage(other), receipt)).toBe(false)
+  })
+
+  test("that was refused or revoked leaves a row that says why", async () => {
+    expect((await host().run("guest", "send", "--local", "a", "nobody")).status).toBe(3)
+    expect(await last("refused")).toMatchObject({ asker: "a", target: "nobody", code: "no_target" })
+    const receiver = await host().recv("b", join(host().folder, "out"))
+    const sender = host().send("a", "b", "pipe")
+    await host().until("the channel", async () => (await host().status()).channels === 1)
+    await host().until("the channel to be open", async () => {
+      const [channel] = await host().json<{ id: string; state: string }[]>("channel", "list")
+      if (channel?.state !== "open") return false
+      await host().must("channel", "close", channel.id)
+      return true
+    })
+    expect([await sender.over(), await receiver.over()]).toEqual([7, 7])
+    expect(await last("revoke")).toMatchObject({ reason: "closed by the operator" })
+  })
+})
+
+describe("the log", () => {
+  test("verifies, live and as an export by whoever has the MVM's public key", async () => {
+    expect(await host().must("audit", "verify")).toContain("chain and signatures hold")
+    const { stdout, stderr, status } = await host().run("audit", "export")
+    expect(status).toBe(0)
+    const key = /--key ([0-9a-f]{130})/.exec(stderr)?.[1] ?? ""
+    const file = host().file("export.jsonl", stdout)
+    const good = await host().run("audit", "verify", file, "--key", key, "--state", "/nonexistent")
+    expect([good.status, good.stdout]).toEqual([0, expect.stringContaining("chain and signatures hold")])
+    const lines = stdout.trimEnd().split("\n")
+    const tampered: [string, string[]][] = [
+      ["a changed row", lines.map((line, at) => (at === 3 ? line.replace(/"b"|"a"/, '"x"') : line))],
+      ["a row left out", lines.filter((_line, at) => at !== 3)],
+      ["two rows swapped", lines.with(3, lines[4] as string).with(4, lines[3] as string)],
+    ]
+    for (const [name, rows] of tampered) {
+      writeFileSync(file, `${rows.join("\n")}\n`)
+      expect([name, (await host().run("audit", "verify", file, "--key", key)).status]).toEqual([name, 5])
+    }
+  })
+
+  test("holds no secret, and neither does any other file or log but the key files themselves", async () => {
+    await host().must("audit", "list")
+    await host().stopServe()
+    const { state, folder } = host()
+    const keyFiles = filesOf(state).filter((path) => statSync(path).size === 32)
+    expect(keyFiles.length).toBeGreaterThan(0)
+    const secrets = keyFiles.flatMap((path) => {
+      const key = readFileSync(path)
+      return [key, Buffer.from(key.toString("hex")), Buffer.from(key.toString("base64"))]
+    })
+    const readable = filesOf(folder).filter((path) => !keyFiles.includes(path) && path !== host().mvm)
+    const telling = readable.filter((path) => {
+      const content = readFileSync(path)
+      return secrets.some((secret) => content.includes(secret))
+    })
+    expect(telling).toEqual([])
+    for (const path of keyFiles) expect((statSync(path).mode & 0o077).toString(8)).toBe("0")
+    await host().serve()
+    await Promise.all([host().linked("a"), host().linked("b")])
+  })
+})
+
+describe("--json", () => {
+  const commands = [
+    "status",
+    "vm list",
+    "vm show a",
+    "measure show a",
+    "measure diff a",
+    "measure explain a",
+    "policy test default a b",
+    "channel list",
+    "audit list",
+    "audit list --kind receipt --since 1h",
+    "audit verify",
+    "guest status --local a",
+  ]
+  test.each(commands)("of mvm %s is one JSON value on one line and nothing else", async (command) => {
+    const { status, stdout, stderr } = await host().run(...command.split(" "), "--json")
+    expect([status, stderr, stdout.trimEnd().split("\n").length]).toEqual([0, "", 1])
+    expect(typeof JSON.parse(stdout)).toBe("object")
+  })
+})
