@@ -19,6 +19,8 @@ const CHANNEL_ID_BYTES = 16
 const MAX_NAME_BYTES = 64
 const MAX_RULE_BYTES = 256
 const MAX_PATH_BYTES = 1024
+/** A limit of nothing would allow no transfer, so zero says that there is none. */
+const NO_LIMIT = 0
 /** The longest DECISION any end accepts. */
 export const MAX_DECISION_BYTES = 8192
 
@@ -67,6 +69,8 @@ export interface Decision {
   /** Size of each of the two rings */
   readonly ringBytes: number
   readonly digestMode: DigestMode
+  /** Plaintext bytes each direction may carry; undefined: any number */
+  readonly maxBytes: number | undefined
   /** 32-byte digest over what the MVM itself runs */
   readonly mvmMeasurement: Uint8Array
 }
@@ -93,6 +97,7 @@ const NAMES = [
   "isolation",
   "ringBytes",
   "digestMode",
+  "maxBytes",
   "mvmMeasurement",
 ] as const
 
@@ -110,6 +115,7 @@ export function encodeDecision(decision: Decision): Uint8Array {
     decision.isolation,
     decision.ringBytes,
     decision.digestMode,
+    decision.maxBytes ?? NO_LIMIT,
     decision.mvmMeasurement,
   ])
   // The encoder promises no more than the decoder keeps.
@@ -140,6 +146,7 @@ export function parseDecision(bytes: Uint8Array): Decision {
     isolation: oneOf(raw.isolation, ISOLATIONS, "isolation"),
     ringBytes,
     digestMode: oneOf(raw.digestMode, DIGEST_MODES, "digestMode"),
+    maxBytes: number(raw.maxBytes, "maxBytes") || undefined,
     mvmMeasurement: fixed(raw.mvmMeasurement, SHA256_BYTES, "mvmMeasurement"),
   }
 }

@@ -8,6 +8,7 @@
 import { equalBytes } from "../lib/bytes.ts"
 import { p256Verify, x25519Generate, type KeyPair } from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
+import { formatSize } from "../lib/units.ts"
 import { parseDecision, type Decision } from "../channel/decision.ts"
 import { channelKeys } from "../channel/keys.ts"
 import { Opener } from "../channel/opener.ts"
@@ -136,6 +137,19 @@ export class ChannelEnd {
       () => this.#producer.requestWakeup(payloadBytes),
       () => this.#producer.cancelWakeup(),
     )
+  }
+
+  /**
+   * Looks before `lengthBytes` in all are sent or released in one direction.
+   *
+   * @throws MvmError `denied` when the decision allows fewer.
+   */
+  checkLength(lengthBytes: number): void {
+    const { maxBytes } = this.decision
+    if (maxBytes === undefined || lengthBytes <= maxBytes) return
+    throw new MvmError("denied", `the policy of this host allows ${formatSize(maxBytes)} at a time`, {
+      hint: "operator: max_bytes of the rule",
+    })
   }
 
   /** @throws MvmError when the channel may not go on. */

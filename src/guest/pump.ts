@@ -72,6 +72,7 @@ export async function sendAll(
     const got = readSome(source.fd, buffer)
     if (got === 0) break
     if (got < 0) continue
+    end.checkLength(end.sealer.plaintextBytes + got)
     const block = buffer.subarray(0, got)
     content?.update(block)
     await sealBlock(end, block)
@@ -127,6 +128,7 @@ async function receiveInto(
     // The lease is looked at after the record was opened and before anything of it is released.
     end.check()
     if (record.kind !== KIND.DATA) continue
+    end.checkLength(end.opener.plaintextBytes)
     content?.update(record.plaintext)
     await sink.write(record.plaintext)
     end.acknowledge()

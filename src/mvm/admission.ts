@@ -40,9 +40,8 @@ export function authorise(
 }
 
 /** What a rule demands and this MVM cannot do: such a rule allows nothing, for less would be more than was written. */
-export function unmetDemand({ isolation, maxBytes }: Constraints): string | undefined {
+export function unmetDemand({ isolation }: Constraints): string | undefined {
   if (isolation === "dedicated") return 'demands isolation = "dedicated", and this MVM has the arena only'
-  if (maxBytes !== undefined) return "limits max_bytes, which this MVM cannot enforce"
   return undefined
 }
 

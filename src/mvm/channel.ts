@@ -14,6 +14,7 @@
  * (its link began a new epoch without naming the channel, or its VM is gone).
  */
 
+import type { DigestMode } from "../channel/decision.ts"
 import type { ErrorCode } from "../lib/errors.ts"
 import type { ArenaRegion } from "./arena.ts"
 
@@ -67,6 +68,9 @@ export interface Channel {
   readonly rule: string
   /** The rule's limit, if it has one */
   readonly maxSeconds: number | undefined
+  /** Of plaintext, in each direction */
+  readonly maxBytes: number | undefined
+  readonly digestMode: DigestMode
   readonly askerProgram: { readonly path: string; readonly digest: string }
   state: ChannelState
   /** The answerer was told where the region is, and may map it whatever became of the channel */

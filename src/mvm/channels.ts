@@ -8,6 +8,7 @@
 import { mkdirSync, readFileSync, readdirSync, renameSync, unlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fromHex, toHex } from "../lib/bytes.ts"
+import type { DigestMode } from "../channel/decision.ts"
 import { errnoOf } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import type { Arena } from "./arena.ts"
@@ -34,6 +35,8 @@ interface StoredChannel {
   transcript: string
   rule: string
   maxSeconds: number | undefined
+  maxBytes?: number | undefined
+  digestMode?: DigestMode
   askerProgram: { path: string; digest: string }
   openedMs: number
   duplex?: boolean
@@ -97,6 +100,8 @@ export class ChannelTable {
       transcript: toHex(channel.transcript),
       rule: channel.rule,
       maxSeconds: channel.maxSeconds,
+      maxBytes: channel.maxBytes,
+      digestMode: channel.digestMode,
       askerProgram: channel.askerProgram,
       openedMs: channel.openedMs,
       duplex: channel.duplex,
@@ -184,6 +189,8 @@ function revive(stored: StoredChannel): Channel {
     laddress: new Uint8Array(16),
     rule: stored.rule,
     maxSeconds: stored.maxSeconds,
+    maxBytes: stored.maxBytes,
+    digestMode: stored.digestMode ?? "chain",
     askerProgram: stored.askerProgram,
     state: "open",
     granted: true,

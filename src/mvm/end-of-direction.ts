@@ -25,7 +25,7 @@ export interface EndStatement {
 /**
  * Resolves when the statement may be passed on, with whether it is a new one.
  *
- * @throws MvmError `protocol` when this end may not say it, `signature` when it is not signed by the end's
+ * @throws MvmError `protocol` when this end may not say it, `denied` for more bytes than the rule allows, `signature` when it is not signed by the end's
  *   identity key, `digest_mismatch` when a receipt names other content than the FIN, `aborted` when the channel
  *   ended meanwhile, and as the audit log when the row could not be written.
  */
@@ -41,6 +41,12 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
   const speaker = message.name === "FIN" ? end : otherEnd(channel, end)
   if (!direction || fields.direction !== directionFrom(channel, speaker)) {
     throw new MvmError("protocol", `${message.name}.direction: ${fields.direction} is not this end's`)
+  }
+  if (channel.maxBytes !== undefined && fields.lengthBytes > channel.maxBytes) {
+    throw new MvmError("denied", `${message.name}.lengthBytes: ${channel.rule} allows ${channel.maxBytes}`)
+  }
+  if ((fields.content === undefined) !== (channel.digestMode === "chain")) {
+    throw new MvmError("protocol", `${message.name}.content: the decision says ${channel.digestMode}`)
   }
   const stated: EndOfDirection = {
     lengthBytes: fields.lengthBytes,

@@ -200,7 +200,8 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
     transport: "memory",
     isolation: "arena",
     ringBytes: channel.ringBytes,
-    digestMode: constraints.digest === "sha256" ? "sha256" : alloc.digest,
+    digestMode: channel.digestMode,
+    maxBytes: channel.maxBytes,
     mvmMeasurement: context.measurement,
   })
   const decisionSignature = context.identity.sign(decision)
@@ -334,6 +335,8 @@ function allocate(context: MvmContext, allocation: Allocation): Channel {
     laddress: random(16),
     rule: rule.label,
     maxSeconds: constraints.maxSeconds,
+    maxBytes: constraints.maxBytes,
+    digestMode: constraints.digest === "sha256" ? "sha256" : alloc.digest,
     askerProgram: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
     state: "allocated",
     granted: false,

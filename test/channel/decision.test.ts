@@ -35,6 +35,7 @@ const DECISION: Decision = {
   isolation: "arena",
   ringBytes: 1 << 20,
   digestMode: "chain",
+  maxBytes: 1 << 30,
   mvmMeasurement: bytes(32, 10),
 }
 
@@ -83,6 +84,7 @@ test("the encoding is the documented one", () => {
     "arena",
     1n << 20n,
     "chain",
+    1n << 30n,
     DECISION.mvmMeasurement,
   ])
   expect(toHex(encodeDecision(DECISION))).toBe(toHex(expected))
@@ -92,8 +94,10 @@ test("a decision comes back as it was encoded, in every variant", () => {
   for (const role of ["send", "receive", "duplex"] as const) {
     for (const isolation of ["arena", "dedicated"] as const) {
       for (const digestMode of ["chain", "sha256"] as const) {
-        const decision = { ...DECISION, role, isolation, digestMode, transport: "relay" as const }
-        expect(parseDecision(encodeDecision(decision))).toEqual(decision)
+        for (const maxBytes of [undefined, 1, Number.MAX_SAFE_INTEGER]) {
+          const decision = { ...DECISION, role, isolation, digestMode, maxBytes, transport: "relay" as const }
+          expect(parseDecision(encodeDecision(decision))).toEqual(decision)
+        }
       }
     }
   }
@@ -153,9 +157,10 @@ test("two decisions that differ anywhere have different bytes", () => {
     [
       DECISION,
       { ...DECISION, timeMs: DECISION.timeMs + 1 },
+      { ...DECISION, maxBytes: undefined },
       { ...DECISION, service: "file", rule: "srule 3" },
       { ...DECISION, asker: DECISION.answerer, answerer: DECISION.asker },
     ].map((decision) => toHex(sha256(encodeDecision(decision)))),
   )
-  expect(digests.size).toBe(4)
+  expect(digests.size).toBe(5)
 })

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test"
+import { parseDecision } from "../../src/channel/decision.ts"
 import { ScriptedMvm, openBetween, refusal } from "./scripted.ts"
 
 describe("the end of a direction", () => {
@@ -40,5 +41,32 @@ describe("the end of a direction", () => {
     mvm.context.registry.database.prepare("ALTER TABLE audit_gone RENAME TO audit").run()
     expect(refused.message).not.toContain("/")
     expect(refused.hint ?? "").not.toContain("/")
+  })
+
+  test("is refused beyond the rule's max_bytes, which the decision tells both ends", async () => {
+    const rule = 'service = "@any"\nfrom = "@any"\nto = "@any"\naction = "allow"\nmeasurement = "agent"'
+    const mvm = await ScriptedMvm.start({ policy: `[[rule]]\n${rule}\nmax_bytes = "1 KiB"\n` })
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await b.offer()
+    const { opened } = await a.request((await a.alloc("b")).fields)
+    const { id } = await b.accept(await b.prove())
+    expect(parseDecision((await opened).fields.decision).maxBytes).toBe(1024)
+    expect((await refusal(a.end("FIN", id, { lengthBytes: 1025 }))).code).toBe("denied")
+    await a.end("FIN", id, { lengthBytes: 1024 })
+    await b.hear("FIN")
+    expect(mvm.audited("fin")).toHaveLength(1)
+  })
+
+  test("carries the content's own hash where the decision says so, and nowhere else", async () => {
+    const rule = 'service = "@any"\nfrom = "@any"\nto = "@any"\naction = "allow"\nmeasurement = "agent"'
+    const mvm = await ScriptedMvm.start({ policy: `[[rule]]\n${rule}\ndigest = "sha256"\n` })
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    const { id } = await openBetween(a, b)
+    expect((await refusal(a.end("FIN", id))).code).toBe("protocol")
+    await a.end("FIN", id, { content: new Uint8Array(32) })
+    const plain = await ScriptedMvm.start()
+    const [c, d] = [await plain.member("a"), await plain.member("b")]
+    const other = await openBetween(c, d)
+    expect((await refusal(c.end("FIN", other.id, { content: new Uint8Array(32) }))).code).toBe("protocol")
   })
 })
