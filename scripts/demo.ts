@@ -135,7 +135,8 @@ function show(good: boolean, text: string): void {
 function line(output: string): string {
   const lines = output
     .trim()
-    .split("\n")
+    // A terminal's line is written over and over while a command waits.
+    .split(/\n|\r|\x1b\[K/)
     .filter((text) => !text.startsWith("mvm: hint: "))
   return lines.at(-1)?.replace(/^mvm: /, "") ?? ""
 }
