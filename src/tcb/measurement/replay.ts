@@ -28,6 +28,9 @@ const FIRST_PENDING_BYTES = 64 * 1024
 /** Distinct (path, digest) pairs of one boot. A guest makes them at will, so there is an end. */
 const MAX_SEEN = 100_000
 
+/** What their paths may take in all, in UTF-16 units; a path has up to 4096. */
+const MAX_SEEN_PATHS = 16 * 1024 * 1024
+
 /** One (path, digest) pair of the log, in the order first seen. */
 export interface SeenMeasurement {
   /** In text form, see measured-path. */
@@ -47,6 +50,9 @@ export class MeasurementLog {
   #buffer = new Uint8Array(0)
   #pendingBytes = 0
   #entries = 0
+  #seenPaths = 0
+  /** More was measured than is kept: there is no way on in this boot, and no work is done for it. */
+  #isFull = false
   readonly #seen = new Map<string, SeenMeasurement>()
   readonly #onProven: ((bytes: Uint8Array, offset: number) => void) | undefined
 
@@ -93,6 +99,7 @@ export class MeasurementLog {
    *   before, `evidence_malformed` when too much is pending.
    */
   add(untrustedChunk: Uint8Array, chunkOffset: number): void {
+    if (this.#isFull) throw tooMany()
     if (!Number.isSafeInteger(chunkOffset) || chunkOffset < 0 || chunkOffset > this.nextOffset) {
       throw new MvmError(
         "evidence_log_offset",
@@ -121,6 +128,7 @@ export class MeasurementLog {
    * @throws MvmError `evidence_log_mismatch` when no prefix leads there, and as parseImaEntries
    */
   match(quotedPcr10: Uint8Array): ImaEntry[] {
+    if (this.#isFull) throw tooMany()
     if (equalBytes(this.#pcr10, quotedPcr10)) return []
     try {
       return this.#match(quotedPcr10)
@@ -175,8 +183,10 @@ export class MeasurementLog {
         known.count += 1
         continue
       }
-      if (this.#seen.size >= MAX_SEEN) {
-        throw new MvmError("evidence_malformed", `log: more than ${MAX_SEEN} distinct measurements`)
+      this.#seenPaths += path.length
+      if (this.#seen.size >= MAX_SEEN || this.#seenPaths > MAX_SEEN_PATHS) {
+        this.#isFull = true
+        throw tooMany()
       }
       this.#seen.set(key, { path, fileDigest, violation, templateName, offset, count: 1 })
     }
@@ -215,4 +225,8 @@ export class MeasurementLog {
       },
     )
   }
+}
+
+function tooMany(): MvmError {
+  return new MvmError("evidence_malformed", "log: too many distinct measurements")
 }

@@ -229,3 +229,23 @@ describe("broken evidence", () => {
 function entriesFrom(from: number): { path: string }[] {
   return parseImaEntries(LOG, 0).entries.slice(from)
 }
+
+test("a log of ever new long paths is refused before it fills memory, and for the rest of the boot", () => {
+  const log = new MeasurementLog()
+  let pcr: Uint8Array = new Uint8Array(32)
+  const batchOf = (batch: number): Uint8Array => {
+    const entries = Array.from({ length: 1000 }, (_, index) =>
+      encodeImaEntry({ path: `/${batch}/${index}/`.padEnd(4096, "x"), sha256: new Uint8Array(32) }),
+    )
+    for (const { extendDigest } of entries) pcr = sha256(pcr, extendDigest)
+    return concat(...entries.map(({ bytes }) => bytes))
+  }
+  for (let batch = 0; batch < 4; batch += 1) {
+    const bytes = batchOf(batch)
+    log.advance(bytes, log.nextOffset, pcr)
+  }
+  const last = batchOf(4)
+  expect(codeOf(() => log.advance(last, log.nextOffset, pcr))).toBe("evidence_malformed")
+  expect(log.seenCount).toBeLessThan(5000)
+  expect(codeOf(() => log.add(new Uint8Array(1), log.nextOffset))).toBe("evidence_malformed")
+})
