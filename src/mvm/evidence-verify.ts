@@ -52,6 +52,16 @@ export interface VerifiedEvidence {
  *   VM, or `untrusted` where the verdict does not follow from the evidence.
  */
 export function verifyEvidence(text: string, mvmKey?: Uint8Array): VerifiedEvidence {
+  try {
+    return verify(text, mvmKey)
+  } catch (cause) {
+    if (cause instanceof MvmError) throw cause
+    // What a record of ours never looks like, signed by a key that the file brought itself.
+    throw new MvmError("evidence_malformed", "evidence: a field is of another form", { cause })
+  }
+}
+
+function verify(text: string, mvmKey: Uint8Array | undefined): VerifiedEvidence {
   const bundle = parseBundle(text)
   const key = mvmKey ?? bundle.mvmKey
   if (key.length !== P256_PUBLIC_BYTES) throw new MvmError("usage", "mvm key: 65 bytes expected")

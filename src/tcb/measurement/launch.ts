@@ -117,8 +117,8 @@ function predictedCheck(
   const subject = `pcr ${index}`
   const ok = allowed.some((expected) => equalBytes(expected, value))
   if (ok) {
-    const what = index === 4 ? "kernel" : "command line and initrd"
-    const message = `${subject} says that the ${what} are what the manager started`
+    const what = index === 4 ? "kernel is" : "command line and initrd are"
+    const message = `${subject} says that the ${what} what the manager started`
     const seen = toHex(value)
     return errorCheck({ name: "launch", ok, subject, expected: seen, seen, message })
   }
