@@ -32,7 +32,7 @@ import { appendFile } from "node:fs/promises"
 import { join } from "node:path"
 import { utf8 } from "../lib/bytes.ts"
 import { sha256 } from "../lib/crypto.ts"
-import { MvmError, asMvmError } from "../lib/errors.ts"
+import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import type { ChannelEvidence } from "./evidence-record.ts"
 
@@ -40,7 +40,9 @@ const SEGMENT_RECORDS = 500
 const SEGMENTS = 3
 /** A longer log is not kept, and evidence of its boot not exported: what waits for a quote is bounded the same. */
 export const MAX_KEPT_LOG_BYTES = 16 * 1024 * 1024
+/** Of one VM, and of all, those removed included. */
 const KEPT_BOOTS = 16
+const KEPT_BOOTS_TOTAL = 1024
 const KEPT_REFERENCES = 64
 const SEGMENT = /^decisions-(\d+)\.jsonl$/
 
@@ -60,10 +62,16 @@ export class EvidenceStore {
     this.#boots = join(directory, "boots")
     this.#references = join(directory, "references")
     this.#log = log
-    for (const path of [this.#boots, this.#references]) mkdirSync(path, { recursive: true, mode: 0o700 })
+    try {
+      for (const path of [this.#boots, this.#references]) mkdirSync(path, { recursive: true, mode: 0o700 })
+    } catch (cause) {
+      throw new MvmError("io", `${directory}: ${errnoOf(cause) ?? "cannot be made"}`, { cause })
+    }
     const last = this.#segments().at(-1)
     this.#segment = last ?? 1
     this.#records = last === undefined ? 0 : linesOf(this.#segmentPath(last)).length
+    // Nothing is written behind a line that a crash cut off.
+    if (last !== undefined && !endsWithLine(this.#segmentPath(last))) this.#records = SEGMENT_RECORDS
   }
 
   /** Keeps the evidence of one decision; on disk some time later. */
@@ -187,7 +195,9 @@ export class EvidenceStore {
   }
 
   #pruneBoots(uuid: string): void {
-    const own = readdirSync(this.#boots).filter((name) => name.startsWith(`${uuid}-`))
+    const all = readdirSync(this.#boots)
+    const own = all.filter((name) => name.startsWith(`${uuid}-`))
+    pruneOldest(this.#boots, all, 2 * KEPT_BOOTS_TOTAL)
     for (const extension of [".ima", ".events"]) {
       pruneOldest(
         this.#boots,
@@ -230,13 +240,21 @@ function gone(what: string): MvmError {
 function pruneOldest(directory: string, names: readonly string[], kept: number): void {
   if (names.length <= kept) return
   const byAge = names
-    .map((name) => ({ name, mtimeMs: statSync(join(directory, name)).mtimeMs }))
+    .map((name) => ({
+      name,
+      mtimeMs: statSync(join(directory, name), { throwIfNoEntry: false })?.mtimeMs ?? 0,
+    }))
     .toSorted((a, b) => b.mtimeMs - a.mtimeMs)
   for (const { name } of byAge.slice(kept)) rmSync(join(directory, name), { force: true })
 }
 
 function linesOf(path: string): string[] {
   return existsSync(path) ? readFileSync(path, "utf8").split("\n").filter(Boolean) : []
+}
+
+function endsWithLine(path: string): boolean {
+  const text = readFileSync(path, "utf8")
+  return text === "" || text.endsWith("\n")
 }
 
 function parseLine(line: string): ChannelEvidence | undefined {
