@@ -75,6 +75,8 @@ export interface Channel {
   state: ChannelState
   /** The answerer was told where the region is, and may map it whatever became of the channel */
   granted: boolean
+  /** Set once the answerer has accepted; resolves when the opening has come to its end, good or bad */
+  accepted: Promise<void> | undefined
   /** 32 bytes; empty until granted */
   transcript: Uint8Array
   readonly openedMs: number

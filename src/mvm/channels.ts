@@ -194,6 +194,7 @@ function revive(stored: StoredChannel): Channel {
     askerProgram: stored.askerProgram,
     state: "open",
     granted: true,
+    accepted: undefined,
     transcript: fromHex(stored.transcript),
     openedMs: stored.openedMs,
     directions: [reviveDirection(stored, 0), reviveDirection(stored, 1)],

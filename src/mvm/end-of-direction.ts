@@ -32,6 +32,7 @@ export interface EndStatement {
 export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<boolean> {
   const { channel, end, member, message } = statement
   const { fields } = message
+  if (channel.state === "granted" && end === channel.answerer) await channel.accepted
   // It may have ended while the statement was on its way.
   if (channel.state === "closed")
     throw new MvmError(channel.endCode ?? "aborted", channel.endReason ?? "it ended")

@@ -231,44 +231,54 @@ async function openWith(context: MvmContext, request: OpeningRequest, meeting: M
     decision: toHex(sha256(decision)),
     transcript: toHex(channel.transcript),
   })
-  // Step 7: the pseudo-address, encrypted for the target.
-  const acceptSignature = await answerOf(
-    match.member,
-    "GRANT",
-    {
-      channelId: channel.id,
-      decision,
-      decisionSignature,
-      sealed: await sealGrant({
+  let acceptSignature: Uint8Array
+  const ended = Promise.withResolvers<void>()
+  try {
+    // Step 7: the pseudo-address, encrypted for the target.
+    acceptSignature = await answerOf(
+      match.member,
+      "GRANT",
+      {
         channelId: channel.id,
-        recipientUuid: targetUuid,
-        recipientKey: match.member.record.keys.sealing,
-        context: sha256(decision),
-        grant: { laddress: channel.laddress, ...channel.region, ringBytes: channel.ringBytes },
-      }),
-      leaseMs: context.leaseMs,
-    },
-    "ACCEPT",
-    ({ fields }) => fields.signature,
-  )
-  if (!p256Verify(match.member.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
-    throw new MvmError(
-      "signature",
-      `the acceptance of ${match.member.record.name} is not signed with its key`,
+        decision,
+        decisionSignature,
+        sealed: await sealGrant({
+          channelId: channel.id,
+          recipientUuid: targetUuid,
+          recipientKey: match.member.record.keys.sealing,
+          context: sha256(decision),
+          grant: { laddress: channel.laddress, ...channel.region, ringBytes: channel.ringBytes },
+        }),
+        leaseMs: context.leaseMs,
+      },
+      "ACCEPT",
+      ({ fields }) => {
+        // From here on the answerer may send, and come to its end, before the asker hears of it all.
+        channel.accepted = ended.promise
+        return fields.signature
+      },
     )
+    if (!p256Verify(match.member.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
+      throw new MvmError(
+        "signature",
+        `the acceptance of ${match.member.record.name} is not signed with its key`,
+      )
+    }
+    // Said to nobody but the answerer before it is on disk; the asker hears of it only now.
+    await logged
+    stillThere(asker, askerSession)
+    stillThere(match.member, answererSession)
+    // What was found holds now, or the decision is void: steps above took up to 20 seconds.
+    asker.verifier.refuseDistrusted()
+    match.member.verifier.refuseDistrusted()
+    if (authorise(context, asker, alloc).target !== target) {
+      throw new MvmError("denied", "the policy changed while the channel was opened")
+    }
+    advance(channel, "open")
+    context.channels.persist(channel)
+  } finally {
+    ended.resolve()
   }
-  // Said to nobody but the answerer before it is on disk; the asker hears of it only now.
-  await logged
-  stillThere(asker, askerSession)
-  stillThere(match.member, answererSession)
-  // What was found holds now, or the decision is void: steps above took up to 20 seconds.
-  asker.verifier.refuseDistrusted()
-  match.member.verifier.refuseDistrusted()
-  if (authorise(context, asker, alloc).target !== target) {
-    throw new MvmError("denied", "the policy changed while the channel was opened")
-  }
-  advance(channel, "open")
-  context.channels.persist(channel)
   return {
     channel,
     fields: {
@@ -340,6 +350,7 @@ function allocate(context: MvmContext, allocation: Allocation): Channel {
     askerProgram: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
     state: "allocated",
     granted: false,
+    accepted: undefined,
     transcript: new Uint8Array(0),
     openedMs: Date.now(),
     directions: [

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test"
 import { parseDecision } from "../../src/channel/decision.ts"
-import { ScriptedMvm, openBetween, refusal } from "./scripted.ts"
+import { openBetween, refusal } from "./scripted-member.ts"
+import { ScriptedMvm } from "./scripted.ts"
 
 describe("the end of a direction", () => {
   test("is logged once and forwarded, however often it is said", async () => {
@@ -14,6 +15,32 @@ describe("the end of a direction", () => {
     await b.end("RECEIPT", id)
     await a.hear("RECEIPT")
     expect(mvm.audited("receipt")).toHaveLength(1)
+  })
+
+  test("may be said by the answerer as soon as it has accepted, and reaches the asker after OPENED", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await b.offer()
+    const { opened } = await a.request((await a.alloc("b")).fields)
+    const { id } = await b.accept(await b.prove())
+    // Nothing was awaited since ACCEPT: the row of the grant need not be on disk.
+    const said = b.end("FIN", id, { direction: 1 })
+    await opened
+    await said
+    await a.hear("FIN")
+    expect(mvm.audited("fin")).toHaveLength(1)
+  })
+
+  test("is refused to an asker that was not told of the opening, and to an answerer that did not accept", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await b.offer()
+    const { fields } = await a.alloc("b")
+    await a.request(fields)
+    await b.prove()
+    await b.hear("GRANT")
+    expect((await refusal(a.end("FIN", fields.channelId))).code).toBe("protocol")
+    expect((await refusal(b.end("FIN", fields.channelId, { direction: 1 }))).code).toBe("protocol")
   })
 
   test("is not forwarded when its row could not be written, not even when it is said again", async () => {
