@@ -4,7 +4,8 @@ import { connectUnix } from "../../src/platform/unix-socket.ts"
 import { FrameReader, encodeFrame } from "../../src/wire/frame.ts"
 import { MESSAGES, PROTOCOL_VERSION } from "../../src/wire/messages.ts"
 import { decodeMessage, encodeMessage } from "../../src/wire/table.ts"
-import { ScriptedMvm, openBetween, refusal, until } from "./scripted.ts"
+import { openBetween, refusal, until } from "./scripted-member.ts"
+import { ScriptedMvm } from "./scripted.ts"
 
 describe("refused requests", () => {
   test("are all counted in the audit, whose rows stay few", async () => {

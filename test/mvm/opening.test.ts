@@ -3,7 +3,8 @@ import { Arena } from "../../src/mvm/arena.ts"
 import { Broker } from "../../src/mvm/broker.ts"
 import { ChannelTable } from "../../src/mvm/channels.ts"
 import { regionBytes } from "../../src/ring/layout.ts"
-import { ScriptedMvm, openBetween, refusal, until } from "./scripted.ts"
+import { openBetween, refusal, until } from "./scripted-member.ts"
+import { ScriptedMvm } from "./scripted.ts"
 
 describe("an offer", () => {
   test("outlives an asker that goes no further than ALLOC", async () => {

@@ -4,7 +4,7 @@
  * State directories of one test, gone after it.
  */
 
-import { afterEach } from "bun:test"
+import { onTestFinished } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -16,12 +16,17 @@ import { openStateDir, type StateDir, type StateDirOptions } from "../../src/mvm
 const folders: string[] = []
 const closers: (() => void)[] = []
 
-afterEach(() => {
-  for (const close of closers.splice(0).reverse()) close()
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
-})
+/** Once a test, whichever file it is in: hooks of a module that several test files import run for the first alone. */
+function cleanAfterTest(): void {
+  if (closers.length + folders.length > 0) return
+  onTestFinished(() => {
+    for (const close of closers.splice(0).reverse()) close()
+    for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
+  })
+}
 
 export function scratchFolder(): string {
+  cleanAfterTest()
   const folder = mkdtempSync(join(tmpdir(), "mvm-test-"))
   folders.push(folder)
   return folder
@@ -29,6 +34,7 @@ export function scratchFolder(): string {
 
 /** Runs `close` after the test, the last one first. */
 export function closeLater(close: () => void): void {
+  cleanAfterTest()
   closers.push(close)
 }
 

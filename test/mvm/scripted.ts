@@ -1,29 +1,13 @@
 /**
  * @module test/mvm/scripted
  *
- * A daemon's hub, broker and watch over a real state directory, arena and unix sockets, and members whose every
- * word the test chooses. A member's keys and quotes are made in this process, so that it can also lie.
+ * A daemon's hub, broker and watch over a real state directory, arena and unix sockets, for members whose
+ * every word the test chooses.
  */
 
 import { join } from "node:path"
-import { openGrant, type Grant } from "../../src/tcb/grant.ts"
-import { answerBinding, requestBinding, NO_BINDING } from "../../src/tcb/binding.ts"
-import { encodeImaEntry } from "../../src/tcb/measurement/ima-encode.ts"
-import { evidenceQualifyingData, type EvidenceFields } from "../../src/tcb/measurement/qualifying-data.ts"
-import { QUOTED_PCRS } from "../../src/tcb/measurement/quote.ts"
-import {
-  acceptMessage,
-  finMessage,
-  openMessage,
-  receiptMessage,
-  requestMessage,
-  transcriptHash,
-} from "../../src/channel/transcript.ts"
-import { concat, fromHex } from "../../src/lib/bytes.ts"
-import { p256Ecdh, p256Generate, p256Sign, random, sha256, x25519Generate } from "../../src/lib/crypto.ts"
-import { MvmError } from "../../src/lib/errors.ts"
+import { p256Generate } from "../../src/lib/crypto.ts"
 import { Log } from "../../src/lib/log.ts"
-import { LinkClient, type Membership } from "../../src/guest/link-client.ts"
 import { Arena } from "../../src/mvm/arena.ts"
 import { AuditCommitter } from "../../src/mvm/audit-committer.ts"
 import { openAudit } from "../../src/mvm/audit.ts"
@@ -32,21 +16,15 @@ import { ChannelTable } from "../../src/mvm/channels.ts"
 import type { MvmContext } from "../../src/mvm/context.ts"
 import { EvidenceStore } from "../../src/mvm/evidence-store.ts"
 import { Hub } from "../../src/mvm/hub.ts"
-import type { Member } from "../../src/mvm/member.ts"
 import { OfferBoard } from "../../src/mvm/offers.ts"
 import { PolicyFile } from "../../src/mvm/policy/policy-file.ts"
 import { referenceValues } from "../../src/mvm/reference-values.ts"
 import { openRegistry } from "../../src/mvm/registry.ts"
 import { Verifier } from "../../src/mvm/verifier.ts"
 import { Watch } from "../../src/mvm/watch.ts"
-import { connectUnix } from "../../src/platform/unix-socket.ts"
-import type { Fields, LinkMessage, MessageName, NamedMessage } from "../../src/wire/link.ts"
-import type { Quote } from "../../src/wire/messages.ts"
 import { closeLater, sampleVm, scratchFolder, scratchState } from "./scratch-state.ts"
+import { RESET_COUNT, ScriptedMember } from "./scripted-member.ts"
 
-const RESET_COUNT = 1
-const PATIENCE_MS = 10_000
-export const PROGRAM = { path: "/usr/bin/pipe", digest: new Uint8Array(32).fill(7), uid: 0 }
 const ALLOW_ALL = `[[rule]]\nservice = "@any"\nfrom = "@any"\nto = "@any"\naction = "allow"\nmeasurement = "agent"\n`
 
 export interface Setting {
@@ -160,279 +138,4 @@ export class ScriptedMvm {
     this.context.audit.flush()
     return this.context.audit.log.list({ kind, limit: 100_000 }).map((row) => ({ ...row.subject }))
   }
-}
-
-interface Keys {
-  identity: ReturnType<typeof p256Generate>
-  attestation: ReturnType<typeof p256Generate>
-  sealing: ReturnType<typeof p256Generate>
-}
-
-export interface HeldChannel {
-  readonly id: Uint8Array
-  readonly transcript: Uint8Array
-  readonly grant: Grant
-  readonly leaseMs: number
-}
-
-/** One VM, as its root would like it to be. */
-export class ScriptedMember {
-  readonly mvm: ScriptedMvm
-  /** What the daemon makes of it */
-  readonly member: Member
-  readonly keys: Keys
-  readonly aggregate: Uint8Array
-  readonly heard: LinkMessage[] = []
-  /** Named in READY */
-  held: { channelId: Uint8Array; transcript: Uint8Array }[] = []
-  client!: LinkClient
-  readonly #pcrs: Uint8Array[] = QUOTED_PCRS.map(() => new Uint8Array(32))
-  readonly #logBytes: Uint8Array
-  readonly #socketPath: string
-  #clock = 1000n
-  #offers = 0
-
-  constructor(mvm: ScriptedMvm, member: Member, keys: Keys, socketPath: string) {
-    this.mvm = mvm
-    this.member = member
-    this.keys = keys
-    this.#socketPath = socketPath
-    this.aggregate = sha256(...this.#pcrs.slice(0, 10))
-    const entry = encodeImaEntry({ path: "boot_aggregate", sha256: this.aggregate })
-    this.#logBytes = entry.bytes
-    this.#pcrs[10] = sha256(new Uint8Array(32), entry.extendDigest)
-  }
-
-  get name(): string {
-    return this.member.record.name
-  }
-
-  get membership(): Membership {
-    if (!this.client.membership) throw new Error(`${this.name} is not linked`)
-    return this.client.membership
-  }
-
-  async link(): Promise<void> {
-    const linked = Promise.withResolvers<void>()
-    const client = new LinkClient({
-      bootId: random(16),
-      kind: "agent",
-      agentVersion: "scripted",
-      mvmPublicKey: this.mvm.context.identity.publicKey,
-      log: this.mvm.context.log,
-      openStream: (handlers) => connectUnix(this.#socketPath, handlers),
-      ready: () => ({ canMap: true, mapping: "test", channels: this.held }),
-      onLinked: () => linked.resolve(),
-      onLost: () => {},
-      onMessage: (message) => {
-        this.heard.push(message)
-      },
-    })
-    this.client = client
-    void client.run()
-    closeLater(() => client.stop())
-    await linked.promise
-  }
-
-  /** The agent is gone and comes back as another process. */
-  async relink(): Promise<void> {
-    this.client.stop()
-    await until(() => this.member.session === undefined)
-    await this.link()
-  }
-
-  send<N extends MessageName>(name: N, fields: Fields<N>, requestId = 0): void {
-    this.client.link.send(name, fields, requestId)
-  }
-
-  /** The next message called `name`, taken off the pile. */
-  async hear<N extends MessageName>(name: N): Promise<NamedMessage<N>> {
-    await until(() => this.heard.some((message) => message.name === name), `${this.name}: no ${name}`)
-    const index = this.heard.findIndex((message) => message.name === name)
-    return this.heard.splice(index, 1)[0] as NamedMessage<N>
-  }
-
-  /** After this, all that was sent before has been handled. */
-  async settled(): Promise<void> {
-    await this.client.link.request("PING", {}, "DONE", { timeoutMs: PATIENCE_MS })
-  }
-
-  async offer(service = "pipe", role: "send" | "receive" = "receive"): Promise<number> {
-    const offerId = ++this.#offers
-    await this.client.link.request(
-      "OFFER",
-      { offerId, service, source: undefined, role, program: PROGRAM },
-      "DONE",
-      { timeoutMs: PATIENCE_MS },
-    )
-    return offerId
-  }
-
-  quote(evidence: Pick<EvidenceFields, "purpose" | "nonce" | "binding">, pcrs = this.#pcrs): Quote {
-    const { vmUuid, epoch } = this.membership
-    const extraData = evidenceQualifyingData({ ...evidence, vmUuid, epoch })
-    const tail = Buffer.alloc(17)
-    tail.writeBigUInt64BE((this.#clock += 1n), 0)
-    tail.writeUInt32BE(RESET_COUNT, 8)
-    tail[16] = 1
-    const attest = concat(
-      fromHex(`ff5443478018${"0022"}${"000b"}${"00".repeat(32)}0020`),
-      extraData,
-      tail,
-      fromHex(`${"00".repeat(8)}00000001000b03ff07000020`),
-      sha256(...pcrs),
-    )
-    return { attest, signature: p256Sign(this.keys.attestation.privateKey, attest), pcrs }
-  }
-
-  sendLog(offset: number): void {
-    if (offset < this.#logBytes.length) {
-      this.send("LOG", { offset, entries: this.#logBytes.subarray(offset) })
-    }
-  }
-
-  /** Answers MEASURE honestly. */
-  async measured(): Promise<void> {
-    const { fields, requestId } = await this.hear("MEASURE")
-    this.sendLog(fields.logOffset)
-    const quote = this.quote({ purpose: "periodic", nonce: fields.nonce, binding: NO_BINDING })
-    this.send("MEASURED", { quote }, requestId)
-  }
-
-  alloc(target: string, change: Partial<Fields<"ALLOC">> = {}): Promise<NamedMessage<"ALLOCATED">> {
-    return this.client.link.request(
-      "ALLOC",
-      {
-        target,
-        service: "pipe",
-        role: "send",
-        digest: "chain",
-        waitMs: 0,
-        program: PROGRAM,
-        ...change,
-      },
-      "ALLOCATED",
-      { timeoutMs: PATIENCE_MS },
-    )
-  }
-
-  openGrant(channelId: Uint8Array, context: Uint8Array, sealed: Uint8Array): Promise<Grant> {
-    const { privateKey, publicKey } = this.keys.sealing
-    const recipient = {
-      zgen: async (point: Uint8Array) => p256Ecdh(privateKey, point),
-      recipientPublic65: publicKey,
-    }
-    return openGrant(recipient, { channelId, recipientUuid: this.membership.vmUuid, context }, sealed)
-  }
-
-  /** REQUEST, signed and measured. Resolves or rejects with the MVM's answer. */
-  async request(
-    allocated: Fields<"ALLOCATED">,
-    service = "pipe",
-  ): Promise<{ opened: Promise<NamedMessage<"OPENED">>; share: Uint8Array; grant: Grant }> {
-    const { channelId, nonce, targetUuid, sealed, logOffset } = allocated
-    const grant = await this.openGrant(channelId, sha256(nonce), sealed)
-    const share = x25519Generate().publicKey
-    const { epoch } = this.membership
-    const { laddress } = grant
-    const asked = requestMessage({ laddress, targetUuid, service, share, nonce, epoch, program: PROGRAM })
-    this.sendLog(logOffset)
-    const quote = this.quote({ purpose: "request", nonce, binding: requestBinding(asked) })
-    const opened = this.client.link.request(
-      "REQUEST",
-      { channelId, share, signature: this.sign(asked), quote },
-      "OPENED",
-      { timeoutMs: PATIENCE_MS },
-    )
-    opened.catch(() => {})
-    return { opened, share, grant }
-  }
-
-  sign(message: Uint8Array): Uint8Array {
-    return p256Sign(this.keys.identity.privateKey, message)
-  }
-
-  /** CHALLENGE, answered honestly. */
-  async prove(): Promise<{ challenge: Fields<"CHALLENGE">; share: Uint8Array }> {
-    const { fields: challenge, requestId } = await this.hear("CHALLENGE")
-    const share = x25519Generate().publicKey
-    const { channelId, nonce } = challenge
-    const binding = answerBinding({
-      channelId,
-      askerShare: challenge.share,
-      answererShare: share,
-      program: PROGRAM,
-    })
-    this.sendLog(challenge.logOffset)
-    this.send(
-      "EVIDENCE",
-      { channelId, share, quote: this.quote({ purpose: "answer", nonce, binding }) },
-      requestId,
-    )
-    return { challenge, share }
-  }
-
-  /** GRANT, accepted honestly. */
-  async accept(proven: { challenge: Fields<"CHALLENGE">; share: Uint8Array }): Promise<HeldChannel> {
-    const { fields, requestId } = await this.hear("GRANT")
-    const { channelId, decision, leaseMs } = fields
-    const grant = await this.openGrant(channelId, sha256(decision), fields.sealed)
-    const transcript = transcriptHash({
-      decision,
-      laddress: grant.laddress,
-      service: proven.challenge.service,
-      askerShare: proven.challenge.share,
-      answererShare: proven.share,
-    })
-    this.send("ACCEPT", { channelId, signature: this.sign(acceptMessage(transcript)) }, requestId)
-    return { id: channelId, transcript, grant, leaseMs }
-  }
-
-  end(
-    name: "FIN" | "RECEIPT",
-    channelId: Uint8Array,
-    change: Partial<Fields<"FIN">> = {},
-  ): Promise<NamedMessage<"DONE">> {
-    const said = {
-      channelId,
-      direction: 0,
-      lengthBytes: 10,
-      records: 3,
-      digest: new Uint8Array(32).fill(1),
-      content: undefined,
-      ...change,
-    }
-    const signature = change.signature ?? this.sign(name === "FIN" ? finMessage(said) : receiptMessage(said))
-    return this.client.link.request(name, { ...said, signature }, "DONE", { timeoutMs: PATIENCE_MS })
-  }
-}
-
-/** A whole opening between two honest ends. */
-export async function openBetween(asker: ScriptedMember, answerer: ScriptedMember): Promise<HeldChannel> {
-  await answerer.offer()
-  const { fields } = await asker.alloc(answerer.name)
-  const { opened } = await asker.request(fields)
-  const held = await answerer.accept(await answerer.prove())
-  const { acceptSignature } = (await opened).fields
-  asker.sign(openMessage(held.transcript, acceptSignature))
-  return held
-}
-
-export async function until(ready: () => boolean, what = "it did not come"): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS
-  while (!ready()) {
-    if (performance.now() > deadline) throw new Error(what)
-    await Bun.sleep(2)
-  }
-}
-
-/** The MvmError that `promise` ends with. */
-export async function refusal(promise: Promise<unknown>): Promise<MvmError> {
-  try {
-    await promise
-  } catch (error) {
-    if (error instanceof MvmError) return error
-    throw error
-  }
-  throw new Error("it was not refused")
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test"
-import { ScriptedMvm, openBetween, refusal, until } from "./scripted.ts"
+import { openBetween, refusal, until } from "./scripted-member.ts"
+import { ScriptedMvm } from "./scripted.ts"
 
 describe("a lease", () => {
   test("never lasts longer than from the older measurement of the two ends", async () => {
