@@ -3,8 +3,9 @@
 import { Log, type Level } from "../../lib/log.ts"
 import { runAgent } from "../../guest/agent-lives.ts"
 import { localEnvironment, vmEnvironment } from "../../guest/environment.ts"
-import type { CommandSpec } from "../command.ts"
-import { AGENT_OPTIONS, agentSocket, stateDirectory } from "../connect.ts"
+import { MvmError, asMvmError } from "../../lib/errors.ts"
+import type { Call, CommandSpec } from "../command.ts"
+import { AGENT_OPTIONS, agentSocket, ask, stateDirectory } from "../connect.ts"
 import { keepRunning } from "../guard.ts"
 
 const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
@@ -27,6 +28,7 @@ export const guestAgent: CommandSpec = {
     const stopping = new AbortController()
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stopping.abort())
     const local = call.text("local")
+    if (local) await expectEndpoint(call, local, log)
     await runAgent({
       environment: () =>
         local ? localEnvironment(stateDirectory(call), local) : vmEnvironment(agentSocket(call)),
@@ -36,4 +38,25 @@ export const guestAgent: CommandSpec = {
       stopping: stopping.signal,
     })
   },
+}
+
+/**
+ * The agent waits for its MVM as long as it takes, and would for an endpoint that nobody made.
+ *
+ * @throws MvmError `not_found`, `usage`.
+ */
+async function expectEndpoint(call: Call, name: string, log: Log): Promise<void> {
+  try {
+    const { kind } = await ask<{ kind: string }>(call, "vm.show", { name })
+    if (kind === "local") return
+  } catch (error) {
+    const failure = asMvmError(error)
+    if (failure.code === "not_found") {
+      throw new MvmError("not_found", `there is no local endpoint ${name}`, {
+        hint: `mvm vm create ${name} --local`,
+      })
+    }
+    return log.warn("waiting", { message: failure.message })
+  }
+  throw new MvmError("usage", `${name} is a VM: its agent runs inside it`)
 }
