@@ -324,21 +324,24 @@ export class Agent implements SessionHost {
     })
   }
 
-  #aborted(fields: Fields<"ABORT">): void {
-    const session = this.#sessionOf(fields.channelId) ?? this.#challengedBy(fields.channelId)
-    this.#over(fields.channelId, session, errorFromPeer(fields.code, fields.message))
-  }
-
-  #revoked(fields: Fields<"REVOKE">): void {
-    const session = this.#sessionOf(fields.channelId)
-    if (session) session.tell("REVOKE", { message: fields.message })
-    else this.#over(fields.channelId, undefined, new MvmError("revoked", fields.message))
-  }
-
-  /** A channel whose command went before it came is disowned, so that its region is free again. */
-  #over(channelId: Uint8Array, session: CommandSession | undefined, error: MvmError): void {
+  #aborted({ channelId, code, message }: Fields<"ABORT">): void {
+    const error = errorFromPeer(code, message)
+    const session = this.#sessionOf(channelId)
     if (session) session.lost(error)
-    else if (!this.channels.endOpening(channelId, error)) this.channels.disown(channelId)
+    else this.#neverCame(channelId, error)
+  }
+
+  #revoked({ channelId, message }: Fields<"REVOKE">): void {
+    const session = this.#sessionOf(channelId)
+    if (session) session.tell("REVOKE", { message })
+    else this.#neverCame(channelId, new MvmError("revoked", message))
+  }
+
+  /** A channel that ended before its command had it. It is disowned, so that its region is free again. */
+  #neverCame(channelId: Uint8Array, error: MvmError): void {
+    if (this.channels.endOpening(channelId, error)) return
+    this.#challengedBy(channelId)?.lost(error)
+    this.channels.disown(channelId)
   }
 
   #challengedBy(channelId: Uint8Array): CommandSession | undefined {

@@ -171,7 +171,7 @@ export class CommandSession {
   }
 
   #deliver(channel: AgentChannel): void {
-    if (this.#ended) {
+    if (this.#ended || this.#failed) {
       this.#host.toMvm("ABORT", {
         channelId: channel.channelId,
         code: "aborted",

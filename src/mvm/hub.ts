@@ -41,7 +41,7 @@ export interface HubHandlers {
   /** A local endpoint's agent starts and wants a new vTPM boot before its HELLO. */
   onBoot(member: Member): Promise<void>
   onDisconnect(member: Member): void
-  /** A local endpoint's link was down for longer than a living agent needs to come back. */
+  /** The link was down for longer than a living agent needs to come back. */
   onAbsent(member: Member): void
 }
 
@@ -99,10 +99,10 @@ export class Hub {
         (socket) => this.#adopt(member, socket),
         LINK_BACKLOG_BYTES,
       )
-      this.#awaitReturn(entry, ABSENT_AT_START_MS)
     } else {
       void this.#keepConnected(entry, socketPath)
     }
+    this.#awaitReturn(entry, ABSENT_AT_START_MS)
     return member
   }
 
@@ -218,19 +218,29 @@ export class Hub {
       onClose: () => {
         if (member.socket !== socket) return
         member.socket = undefined
-        member.offers.clear()
-        member.session = undefined
-        member.link.reset(new MvmError("unreachable", `the link to ${member.record.name} was lost`))
-        this.#handlers.onDisconnect(member)
-        const entry = this.#entries.get(member.record.uuid)
-        if (entry && member.record.kind === "local") this.#awaitReturn(entry, ABSENT_MS)
+        this.#lost(member)
       },
     }
     // An agent that is already up may not know that the MVM is back; a local one begins by itself.
     if (member.record.kind !== "local") member.link.send("POKE", {})
   }
 
-  /** The end of a local agent's socket is the end of the agent, unless it comes back soon. */
+  /** The agent of a VM let go of its port: QEMU's end of the link stays, and says nothing of it. */
+  portClosed(uuid: string): void {
+    const member = this.byUuid(uuid)
+    if (member?.session) this.#lost(member)
+  }
+
+  #lost(member: Member): void {
+    member.offers.clear()
+    member.session = undefined
+    member.link.reset(new MvmError("unreachable", `the link to ${member.record.name} was lost`))
+    this.#handlers.onDisconnect(member)
+    const entry = this.#entries.get(member.record.uuid)
+    if (entry) this.#awaitReturn(entry, ABSENT_MS)
+  }
+
+  /** A link that ended is the end of the agent, unless it comes back soon. */
   #awaitReturn(entry: Entry, withinMs: number): void {
     clearTimeout(entry.absent)
     entry.absent = setTimeout(() => {

@@ -79,7 +79,12 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       onEpoch: (member) => broker.onEpoch(member),
       onMessage: (member, message) => broker.onMessage(member, message),
       onDisconnect: (member) => broker.onDisconnect(member),
-      onAbsent: ({ record }) => broker.releaseAll(record, `the agent of ${record.name} went away`),
+      onAbsent: ({ record }) => {
+        const reason = `the agent of ${record.name} went away`
+        // What runs in a VM may still map the region: its next epoch, or its end, lets go of that.
+        if (record.kind === "local") broker.releaseAll(record, reason)
+        else for (const channel of channels.of(record.uuid)) broker.end(channel, "aborted", reason)
+      },
       onBoot: async (member) => {
         broker.releaseAll(member.record, `the agent of ${member.record.name} started anew`)
         verifierOf(member.record).expectBoot(await vms.bootLocal(member.record))
@@ -155,6 +160,9 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
           broker.releaseAll(record, `${record.name} ended: ${reason}`)
           // A local endpoint's link stays open for its next agent.
           if (record.kind !== "local") hub.detach(record.uuid)
+        },
+        onPort: (record, isOpen) => {
+          if (!isOpen) hub.portClosed(record.uuid)
         },
         onRemoved: (record) => {
           hub.detach(record.uuid)

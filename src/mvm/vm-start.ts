@@ -6,6 +6,7 @@
  */
 
 import { copyFileSync, existsSync, mkdirSync } from "node:fs"
+import { resolve } from "node:path"
 import { MvmError } from "../lib/errors.ts"
 import { chooseAccel } from "../platform/accel.ts"
 import { firmwareFiles, KERNEL_APPEND, type QemuOptions } from "../platform/qemu-args.ts"
@@ -148,4 +149,16 @@ export function qemuOptions(
 export function copyFirmwareVars(paths: VmPaths): void {
   const { vars } = firmwareFiles("ovmf", "pc")
   if (vars) copyFileSync(vars, paths.firmwareVars)
+}
+
+/** A configuration as it still means the same when the daemon is started elsewhere. */
+export function absolutePaths(config: VmConfig): VmConfig {
+  const absolute = (path: string | undefined): string | undefined =>
+    path === undefined ? path : resolve(path)
+  return {
+    ...config,
+    kernel: absolute(config.kernel),
+    initrd: absolute(config.initrd),
+    disk: absolute(config.disk),
+  }
 }

@@ -11,8 +11,6 @@ import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { isRunning } from "../platform/process.ts"
 import { requireFiles } from "../platform/qemu.ts"
-import { Qmp, type QmpEvent } from "../platform/qmp.ts"
-import { isName } from "../wire/schema.ts"
 import { boundConsoleLog } from "./console-log.ts"
 import type { VmConfig, VmRecord } from "./registry.ts"
 import { Restarts } from "./restarts.ts"
@@ -25,7 +23,16 @@ import {
   type RunState,
   type VmPaths,
 } from "./vm-process.ts"
-import { copyFirmwareVars, qemuOptions, startLocal, startQemu, type StartParts } from "./vm-start.ts"
+import { checkVmName } from "./vm-name.ts"
+import { VmMonitors } from "./vm-monitors.ts"
+import {
+  absolutePaths,
+  copyFirmwareVars,
+  qemuOptions,
+  startLocal,
+  startQemu,
+  type StartParts,
+} from "./vm-start.ts"
 import { caDirectory, keepCertificates } from "./vm-certificates.ts"
 import { createWithCertificate } from "./vtpm/certificate.ts"
 import { provisionVtpm } from "./vtpm/provision.ts"
@@ -37,6 +44,8 @@ export interface VmHandlers {
   /** Its processes are gone. */
   onStopped(record: VmRecord, reason: string): void
   onRemoved(record: VmRecord): void
+  /** A process in the VM opened the link's port, or let go of it. */
+  onPort(record: VmRecord, isOpen: boolean): void
 }
 
 export interface VmManagerParts extends StartParts {
@@ -45,9 +54,6 @@ export interface VmManagerParts extends StartParts {
   readonly log: Log
   readonly handlers: VmHandlers
 }
-
-/** Names that mean something else in policies and commands. */
-const RESERVED_NAMES = new Set(["default", "any", "all"])
 
 /** Settings that say how a VM is judged, not how it starts. */
 const JUDGEMENT_FIELDS = new Set(["remeasureSeconds", "violations"])
@@ -71,7 +77,7 @@ export class VmManager {
   readonly #parts: VmManagerParts
   readonly #running = new Map<string, RunState>()
   readonly #changing = new Set<string>()
-  readonly #monitors = new Map<string, Qmp>()
+  readonly #monitors: VmMonitors
   /** VMs that end because they were told to. */
   readonly #stopping = new Set<string>()
   readonly #restarts = new Restarts()
@@ -79,6 +85,7 @@ export class VmManager {
 
   constructor(parts: VmManagerParts) {
     this.#parts = parts
+    this.#monitors = new VmMonitors(parts.log)
   }
 
   paths(record: VmRecord): VmPaths {
@@ -104,11 +111,7 @@ export class VmManager {
   async create(options: CreateOptions): Promise<VmRecord> {
     const { registry, stateDir, audit } = this.#parts
     const { name } = options
-    if (!isName(name) || RESERVED_NAMES.has(name)) {
-      throw new MvmError("usage", `${name} cannot name a VM`, {
-        hint: "use letters, digits, . _ -, at most 64, beginning with a letter or digit",
-      })
-    }
+    checkVmName(name)
     if (registry.getVm(name)) {
       throw new MvmError("exists", `there is already a VM ${name}`, {
         hint: `mvm vm show ${name} shows it, mvm vm rm ${name} removes it`,
@@ -214,9 +217,7 @@ export class VmManager {
     if (!state) throw new MvmError("vm_state", `${record.name} is not running`)
     await this.#changed(record.uuid, async () => {
       this.#stopping.add(record.uuid)
-      const monitor = this.#monitors.get(record.uuid)
-      if (!force && state.qemu && monitor) {
-        await monitor.execute("system_powerdown").catch(() => undefined)
+      if (!force && state.qemu && (await this.#monitors.powerdown(record.uuid))) {
         const deadline = Date.now() + SHUTDOWN_GRACE_MS
         while (isRunning(state.qemu) && Date.now() < deadline) await Bun.sleep(100)
       }
@@ -290,7 +291,7 @@ export class VmManager {
   close(): void {
     this.#closed = true
     this.#restarts.close()
-    for (const monitor of this.#monitors.values()) monitor.close()
+    this.#monitors.close()
   }
 
   async #start(record: VmRecord): Promise<void> {
@@ -305,10 +306,10 @@ export class VmManager {
     this.#stopping.delete(record.uuid)
     let guestReset = false
     if (state.qemu) {
-      void this.#monitor(record, (event) => {
-        const reason = event.data["reason"]
-        if (event.name === "SHUTDOWN" && reason === "guest-reset") guestReset = true
-        if (event.name === "RESET") this.#unexpectedReset(record)
+      void this.#monitors.watch(record, this.paths(record).qmp, {
+        onReset: () => this.#unexpectedReset(record),
+        onGuestReset: () => (guestReset = true),
+        onPort: (isOpen) => this.#parts.handlers.onPort(record, isOpen),
       })
     }
     const consoleLog = this.paths(record).consoleLog
@@ -376,18 +377,6 @@ export class VmManager {
     this.#unawaited("vm_reset", endProcesses(state))
   }
 
-  async #monitor(record: VmRecord, onEvent: (event: QmpEvent) => void): Promise<void> {
-    try {
-      const monitor = await Qmp.connect(this.paths(record).qmp, { timeoutMs: 10_000 })
-      this.#monitors.set(record.uuid, monitor)
-      monitor.onEvent(onEvent)
-      await monitor.closed
-      if (this.#monitors.get(record.uuid) === monitor) this.#monitors.delete(record.uuid)
-    } catch (error) {
-      this.#parts.log.warn("monitor", { vm: record.name, message: asMvmError(error).message })
-    }
-  }
-
   #over(record: VmRecord, state: RunState, reason: string): void {
     if (this.#running.get(record.uuid) !== state) return
     this.#running.delete(record.uuid)
@@ -405,16 +394,5 @@ export class VmManager {
     } finally {
       this.#changing.delete(uuid)
     }
-  }
-}
-
-function absolutePaths(config: VmConfig): VmConfig {
-  const absolute = (path: string | undefined): string | undefined =>
-    path === undefined ? path : resolve(path)
-  return {
-    ...config,
-    kernel: absolute(config.kernel),
-    initrd: absolute(config.initrd),
-    disk: absolute(config.disk),
   }
 }

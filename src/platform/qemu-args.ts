@@ -27,6 +27,9 @@ export const KERNEL_APPEND = [
 /** The name by which a guest finds its link to the MVM. */
 export const LINK_PORT_NAME = "org.mvm.0"
 
+/** Its device in the monitor's words: QEMU reports opening and closing only of a port with an id. */
+export const LINK_PORT_ID = "link0"
+
 /** pcie-root-ports for hot-plug on machines that need one for each device. */
 const HOTPLUG_PORTS = 8
 
@@ -102,7 +105,10 @@ export function qemuArgs(options: QemuOptions): string[] {
     ...["-device", options.machine === "virt" ? "tpm-tis-device,tpmdev=tpm0" : "tpm-crb,tpmdev=tpm0,ppi=off"],
     ...listener("link", options.linkSocket),
     ...["-device", "virtio-serial-pci,id=serial0,max_ports=4"],
-    ...["-device", `virtserialport,bus=serial0.0,nr=1,chardev=link,name=${LINK_PORT_NAME}`],
+    ...[
+      "-device",
+      `virtserialport,id=${LINK_PORT_ID},bus=serial0.0,nr=1,chardev=link,name=${LINK_PORT_NAME}`,
+    ],
     ...listener("console", options.consoleSocket, `,logfile=${quote(options.consoleLog)},logappend=on`),
     ...["-serial", "chardev:console"],
     ...listener("qmp", options.qmpSocket),

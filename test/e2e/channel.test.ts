@@ -161,12 +161,19 @@ describe("a transfer", () => {
     expect((await mvm.run("audit", "verify")).status).toBe(0)
   }, 300_000)
 
-  test("works again after the agent of a VM was killed", async () => {
+  test("ends with status 3 when the agent of the other VM is killed, and works again after", async () => {
     const agent = await alpha.must("pidof mvm")
+    const receiving = await Background.start(beta, "cut", "mvm guest recv alpha --quiet >/dev/null")
+    await Background.start(alpha, "cut", "{ echo begin; sleep 60; } | mvm guest send beta --wait 60s --quiet")
+    await until("the channel", async () => {
+      const channels = await mvm.json<{ state: string }[]>("channel", "list")
+      return channels.some(({ state }) => state === "open")
+    })
     await alpha.must(`kill -9 ${agent}`)
     await alpha.must(
       `until mvm guest status --json 2>/dev/null | grep -q '"linked":true'; do sleep 0.3; done; [ "$(pidof mvm)" != ${agent} ]`,
     )
+    expect(await receiving.end()).toMatchObject({ status: 3 })
     await sendHello()
   })
 })

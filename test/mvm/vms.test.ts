@@ -31,6 +31,7 @@ async function manager() {
       onStarted: () => {},
       onStopped: (_record: unknown, reason: string) => void stopped.push(reason),
       onRemoved: () => {},
+      onPort: () => {},
     },
   }
   const vms = new VmManager(parts)
