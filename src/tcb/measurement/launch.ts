@@ -118,7 +118,7 @@ function predictedCheck(
   const ok = allowed.some((expected) => equalBytes(expected, value))
   if (ok) {
     const what = index === 4 ? "kernel is" : "command line and initrd are"
-    const message = `${subject} says that the ${what} what the manager started`
+    const message = `${subject} says the ${what} what the manager started`
     const seen = toHex(value)
     return errorCheck({ name: "launch", ok, subject, expected: seen, seen, message })
   }
