@@ -16,6 +16,7 @@ import { RingSink, RingSource } from "../channel/ring-records.ts"
 import { Sealer } from "../channel/sealer.ts"
 import { openMessage, acceptMessage, transcriptHash } from "../channel/transcript.ts"
 import { mapShared, type Mapping } from "../platform/mmap.ts"
+import { yieldProcessor } from "../platform/posix.ts"
 import { RingConsumer } from "../ring/consumer.ts"
 import { checkLayoutVersion, regionBytes, regionOf } from "../ring/layout.ts"
 import { RingProducer } from "../ring/producer.ts"
@@ -174,6 +175,7 @@ export class ChannelEnd {
     const spinUntil = Math.max(performance.now() + SPIN_MS, this.#spinUntilMs)
     do {
       for (let look = 0; look < 64; look += 1) if (ready()) return
+      yieldProcessor()
     } while (performance.now() < spinUntil)
     this.acknowledge()
     while (request()) {

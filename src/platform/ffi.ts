@@ -19,6 +19,7 @@ const SYMBOLS = {
   mmap: { args: [T.ptr, T.u64, T.i32, T.i32, T.i32, T.i64], returns: T.i64 },
   munmap: { args: [T.ptr, T.u64], returns: T.i32 },
   poll: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
+  sched_yield: { args: [], returns: T.i32 },
 } as const
 
 type Libc = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"]

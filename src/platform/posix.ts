@@ -133,3 +133,11 @@ const PUNCH_HOLE = 2 | 1
 export function punchHole(fd: number, offset: number, lengthBytes: number): void {
   if (libc().fallocate(fd, PUNCH_HOLE, offset, lengthBytes) !== 0) throw systemError("fallocate")
 }
+
+/**
+ * Lets whoever else waits for this processor run first. A loop that looks again and again needs it: the kernel likes
+ * to wake a socket's reader on the processor of its writer, which would then keep the reader waiting.
+ */
+export function yieldProcessor(): void {
+  libc().sched_yield()
+}
