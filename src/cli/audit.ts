@@ -2,7 +2,7 @@
 
 import { fromHex } from "../lib/bytes.ts"
 import { MvmError, STATUS } from "../lib/errors.ts"
-import { verifyExport } from "../mvm/audit-chain.ts"
+import { verifyExport } from "../mvm/state/audit-chain.ts"
 import { parseDuration } from "../lib/units.ts"
 import type { Call, CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "./connect.ts"

@@ -7,7 +7,7 @@
 import { toHex } from "../lib/bytes.ts"
 import { MvmError, STATUS } from "../lib/errors.ts"
 import { parsePublicKey } from "./public-key.ts"
-import { verifyEvidence, type VerifiedEvidence } from "../mvm/evidence-verify.ts"
+import { verifyEvidence, type VerifiedEvidence } from "../mvm/evidence/verify.ts"
 import type { CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "./connect.ts"
 import { readInput } from "./input.ts"

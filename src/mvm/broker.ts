@@ -8,13 +8,20 @@
 import { equalBytes, toHex } from "../lib/bytes.ts"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import { clip, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
-import { directionFrom, endOf, isSettled, otherEnd, type Channel, type ChannelEnd } from "./channel.ts"
+import {
+  directionFrom,
+  endOf,
+  isSettled,
+  otherEnd,
+  type Channel,
+  type ChannelEnd,
+} from "./channels/channel.ts"
 import type { MvmContext } from "./context.ts"
-import { acceptEnd } from "./end-of-direction.ts"
+import { acceptEnd } from "./channels/end-of-direction.ts"
 import type { Member } from "./member.ts"
-import { Openings } from "./openings.ts"
+import { Openings } from "./channels/openings.ts"
 import { TokenBucket } from "./token-bucket.ts"
-import { ofPeer, refuse, tell } from "./told.ts"
+import { ofPeer, refuse, tell } from "./channels/told.ts"
 
 /** A hint is not worth queueing behind more than this for a guest that does not read. */
 const HINT_BACKLOG_BYTES = 64 * 1024

@@ -5,20 +5,20 @@
  */
 
 import type { Log } from "../lib/log.ts"
-import type { Arena } from "./arena.ts"
-import type { AuditCommitter } from "./audit-committer.ts"
-import type { Channel } from "./channel.ts"
-import type { ChannelTable } from "./channels.ts"
-import type { EvidenceStore } from "./evidence-store.ts"
+import type { Arena } from "./channels/arena.ts"
+import type { AuditCommitter } from "./state/audit-committer.ts"
+import type { Channel } from "./channels/channel.ts"
+import type { ChannelTable } from "./channels/channel-table.ts"
+import type { EvidenceStore } from "./evidence/store.ts"
 import type { Hub } from "./hub.ts"
 import type { Member } from "./member.ts"
-import type { OfferBoard } from "./offers.ts"
+import type { OfferBoard } from "./channels/offers.ts"
 import type { PolicyFile } from "./policy/policy-file.ts"
-import type { Registry } from "./registry.ts"
-import type { VmRecord } from "./registry.ts"
-import type { MvmIdentity, StateDir } from "./state-dir.ts"
+import type { Registry } from "./state/registry.ts"
+import type { VmRecord } from "./state/registry.ts"
+import type { MvmIdentity, StateDir } from "./state/state-dir.ts"
 import type { Verifier } from "./verifier.ts"
-import type { VmManager } from "./vms.ts"
+import type { VmManager } from "./vm/vms.ts"
 
 export interface MvmContext {
   readonly registry: Registry

@@ -9,7 +9,7 @@ import type { VerifiedQuote } from "../tcb/measurement/quote.ts"
 import type { Measured } from "../tcb/measurement/reference-table.ts"
 import type { Mvm } from "./context.ts"
 import type { Member } from "./member.ts"
-import type { VmRecord } from "./registry.ts"
+import type { VmRecord } from "./state/registry.ts"
 
 /** The linked member of a VM. @throws MvmError `no_agent` */
 export function memberOf(mvm: Mvm, record: VmRecord): Member {

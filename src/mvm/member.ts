@@ -8,7 +8,7 @@
 import type { Link } from "../wire/link.ts"
 import type { Program, Role } from "../wire/messages.ts"
 import type { ByteSocket } from "../platform/unix-socket.ts"
-import type { VmRecord } from "./registry.ts"
+import type { VmRecord } from "./state/registry.ts"
 import type { Session } from "./session.ts"
 import type { Verifier } from "./verifier.ts"
 

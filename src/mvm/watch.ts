@@ -10,13 +10,13 @@ import { random } from "../lib/crypto.ts"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
 import type { Broker } from "./broker.ts"
-import { endOf, otherEnd, type Channel } from "./channel.ts"
+import { endOf, otherEnd, type Channel } from "./channels/channel.ts"
 import type { MvmContext } from "./context.ts"
 import type { Member } from "./member.ts"
-import type { VmRecord } from "./registry.ts"
+import type { VmRecord } from "./state/registry.ts"
 import type { Session } from "./session.ts"
 import { decide } from "./policy/decide.ts"
-import { tell } from "./told.ts"
+import { tell } from "./channels/told.ts"
 
 const MEASURE_TIMEOUT_MS = 10_000
 const MAX_EVENT_LOG_BYTES = 4 * 1024 * 1024

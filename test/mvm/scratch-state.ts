@@ -10,8 +10,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { random } from "../../src/lib/crypto.ts"
 import { MvmError } from "../../src/lib/errors.ts"
-import type { VmRecord } from "../../src/mvm/registry.ts"
-import { openStateDir, type StateDir, type StateDirOptions } from "../../src/mvm/state-dir.ts"
+import type { VmRecord } from "../../src/mvm/state/registry.ts"
+import { openStateDir, type StateDir, type StateDirOptions } from "../../src/mvm/state/state-dir.ts"
 
 const folders: string[] = []
 const closers: (() => void)[] = []

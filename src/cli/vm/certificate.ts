@@ -2,7 +2,7 @@
 
 import { MvmError } from "../../lib/errors.ts"
 import { utf8 } from "../../lib/bytes.ts"
-import type { PemCertificates } from "../../mvm/vm-certificates.ts"
+import type { PemCertificates } from "../../mvm/vm/vm-certificates.ts"
 import type { CommandSpec } from "../command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "../connect.ts"
 import { printJson, writeRaw } from "../output.ts"

@@ -1,0 +1,233 @@
+/**
+ * @module mvm/channels/channel-table
+ *
+ * All channels of this host, their regions, and what of them outlives the MVM: one small file a channel, so that
+ * a restarted MVM knows which regions may still be in use before any agent has spoken.
+ */
+
+import { mkdirSync, readFileSync, readdirSync, renameSync, unlinkSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { fromHex, toHex } from "../../lib/bytes.ts"
+import type { DigestMode } from "../../channel/decision.ts"
+import { errnoOf } from "../../lib/errors.ts"
+import type { Log } from "../../lib/log.ts"
+import type { Arena } from "./arena.ts"
+import {
+  endOf,
+  otherEnd,
+  type Channel,
+  type ChannelEnd,
+  type Direction,
+  type EndOfDirection,
+  type LoggedEnd,
+} from "./channel.ts"
+
+/** What a channel's file holds. */
+interface StoredChannel {
+  id: string
+  service: string
+  asker: { uuid: string; name: string; program: string }
+  answerer: { uuid: string; name: string; program: string }
+  askedFor?: string
+  offset: number
+  lengthBytes: number
+  ringBytes: number
+  transcript: string
+  rule: string
+  maxSeconds: number | undefined
+  maxBytes?: number | undefined
+  digestMode?: DigestMode
+  askerProgram: { path: string; digest: string }
+  openedMs: number
+  duplex?: boolean
+  ends?: Record<"fin" | "receipt", StoredEnd | null>[]
+}
+
+/** A FIN or RECEIPT that was logged: its other half may come in the next life of the MVM. */
+interface StoredEnd {
+  lengthBytes: number
+  records: number
+  digest: string
+  content: string | null
+  signature: string
+}
+
+export class ChannelTable {
+  readonly #channels = new Map<string, Channel>()
+  readonly #arena: Arena
+  readonly #directory: string
+  readonly #log: Log
+
+  constructor(arena: Arena, directory: string, log: Log) {
+    this.#arena = arena
+    this.#directory = directory
+    this.#log = log
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+  }
+
+  get size(): number {
+    return this.#channels.size
+  }
+
+  all(): Channel[] {
+    return [...this.#channels.values()]
+  }
+
+  of(uuid: string): Channel[] {
+    return this.all().filter((channel) => endOf(channel, uuid) !== undefined)
+  }
+
+  get(id: Uint8Array): Channel | undefined {
+    return this.#channels.get(toHex(id))
+  }
+
+  add(channel: Channel): void {
+    this.#channels.set(channel.key, channel)
+  }
+
+  /** Remember an open channel across restarts of the MVM. */
+  persist(channel: Channel): void {
+    if (!this.#channels.has(channel.key)) return
+    const stored: StoredChannel = {
+      id: channel.key,
+      service: channel.service,
+      asker: pick(channel.asker),
+      answerer: pick(channel.answerer),
+      askedFor: channel.askedFor,
+      offset: channel.region.offset,
+      lengthBytes: channel.region.lengthBytes,
+      ringBytes: channel.ringBytes,
+      transcript: toHex(channel.transcript),
+      rule: channel.rule,
+      maxSeconds: channel.maxSeconds,
+      maxBytes: channel.maxBytes,
+      digestMode: channel.digestMode,
+      askerProgram: channel.askerProgram,
+      openedMs: channel.openedMs,
+      duplex: channel.duplex,
+      ends: channel.directions.map(({ fin, receipt }) => ({
+        fin: storeEnd(fin),
+        receipt: storeEnd(receipt),
+      })),
+    }
+    const path = this.#path(channel.key)
+    writeFileSync(`${path}.new`, JSON.stringify(stored), { mode: 0o600 })
+    renameSync(`${path}.new`, path)
+  }
+
+  /** `end` can no longer touch the region; when neither can, the region is free again. */
+  release(channel: Channel, end: ChannelEnd): void {
+    end.released = true
+    if (otherEnd(channel, end).released) this.#remove(channel)
+  }
+
+  /** Both ends at once: for a channel that was never granted. */
+  discard(channel: Channel): void {
+    channel.asker.released = true
+    channel.answerer.released = true
+    this.#remove(channel)
+  }
+
+  /**
+   * Take back what an earlier life of the MVM left: its regions stay reserved until both ends released them.
+   * A file that cannot be read is removed; its region is not in the table, so nothing else can use its keys.
+   */
+  restore(): number {
+    for (const file of readdirSync(this.#directory)) {
+      const path = join(this.#directory, file)
+      if (!file.endsWith(".json")) {
+        unlinkSync(path)
+        continue
+      }
+      try {
+        const channel = revive(JSON.parse(readFileSync(path, "utf8")) as StoredChannel)
+        this.#arena.reserve(channel.region)
+        this.#channels.set(channel.key, channel)
+      } catch (error) {
+        this.#log.error("channel_file_unreadable", { path, message: (error as Error).message })
+        unlinkSync(path)
+      }
+    }
+    return this.#channels.size
+  }
+
+  #remove(channel: Channel): void {
+    if (!this.#channels.delete(channel.key)) return
+    channel.state = "closed"
+    this.#arena.free(channel.region)
+    try {
+      unlinkSync(this.#path(channel.key))
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error
+    }
+  }
+
+  #path(key: string): string {
+    return join(this.#directory, `${key}.json`)
+  }
+}
+
+function pick(end: ChannelEnd): StoredChannel["asker"] {
+  return { uuid: end.uuid, name: end.name, program: end.program }
+}
+
+function revive(stored: StoredChannel): Channel {
+  const end = (who: StoredChannel["asker"]): ChannelEnd => ({
+    ...who,
+    released: false,
+    measuredMs: -Infinity,
+  })
+  return {
+    id: fromHex(stored.id),
+    key: stored.id,
+    service: stored.service,
+    asker: end(stored.asker),
+    answerer: end(stored.answerer),
+    askedFor: stored.askedFor ?? stored.answerer.name,
+    region: { offset: stored.offset, lengthBytes: stored.lengthBytes },
+    ringBytes: stored.ringBytes,
+    laddress: new Uint8Array(16),
+    rule: stored.rule,
+    maxSeconds: stored.maxSeconds,
+    maxBytes: stored.maxBytes,
+    digestMode: stored.digestMode ?? "chain",
+    askerProgram: stored.askerProgram,
+    state: "open",
+    granted: true,
+    accepted: undefined,
+    transcript: fromHex(stored.transcript),
+    openedMs: stored.openedMs,
+    directions: [reviveDirection(stored, 0), reviveDirection(stored, 1)],
+    endCode: undefined,
+    endReason: undefined,
+    duplex: stored.duplex ?? false,
+  }
+}
+
+function storeEnd(end: EndOfDirection | undefined): StoredEnd | null {
+  if (!end) return null
+  const { lengthBytes, records, digest, content, signature } = end
+  return {
+    lengthBytes,
+    records,
+    digest: toHex(digest),
+    content: content ? toHex(content) : null,
+    signature: toHex(signature),
+  }
+}
+
+function reviveDirection(stored: StoredChannel, index: 0 | 1): Direction {
+  const said = stored.ends?.[index]
+  const end = (one: StoredEnd | null | undefined): LoggedEnd | undefined =>
+    one
+      ? {
+          lengthBytes: one.lengthBytes,
+          records: one.records,
+          digest: fromHex(one.digest),
+          content: one.content === null ? undefined : fromHex(one.content),
+          signature: fromHex(one.signature),
+          logged: Promise.resolve(),
+        }
+      : undefined
+  return { fin: end(said?.fin), receipt: end(said?.receipt) }
+}

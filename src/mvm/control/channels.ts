@@ -1,0 +1,45 @@
+/** @module mvm/control/channels */
+
+import { MvmError } from "../../lib/errors.ts"
+import type { Handler } from "../../platform/json-rpc.ts"
+import type { Channel } from "../channels/channel.ts"
+import { text } from "./params.ts"
+import type { Mvm } from "../context.ts"
+
+export function channelHandlers(mvm: Mvm): Record<string, Handler> {
+  const { context } = mvm
+  return {
+    "channel.list": () => context.channels.all().map(view),
+    "channel.close": async (params) => {
+      const wanted = text(params, "id")
+      const matches = context.channels.all().filter((channel) => channel.key.startsWith(wanted))
+      const [channel] = matches
+      if (!channel || matches.length > 1) {
+        throw new MvmError(
+          "not_found",
+          `${matches.length === 0 ? "no" : "more than one"} channel ${wanted}`,
+          {
+            hint: "mvm channel list shows them",
+          },
+        )
+      }
+      mvm.endChannel(channel, "revoked", "closed by the operator")
+      await context.audit.commit("revoke", { channel: channel.key, reason: "closed by the operator" })
+    },
+  }
+}
+
+function view(channel: Channel): Record<string, unknown> {
+  return {
+    id: channel.key,
+    state: channel.state,
+    asker: channel.asker.name,
+    answerer: channel.answerer.name,
+    service: channel.service,
+    rule: channel.rule,
+    program: channel.asker.program,
+    ringBytes: channel.ringBytes,
+    openedAt: new Date(channel.openedMs).toISOString(),
+    finished: channel.directions.map((direction) => direction.receipt?.lengthBytes ?? null),
+  }
+}

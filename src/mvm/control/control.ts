@@ -1,0 +1,171 @@
+/**
+ * @module mvm/control/control
+ *
+ * What the operator's commands may ask of the daemon, one handler a method, grouped by what they touch.
+ */
+
+import { existsSync } from "node:fs"
+import { MvmError } from "../../lib/errors.ts"
+import type { Handler, Params } from "../../platform/json-rpc.ts"
+import { auditHandlers } from "./audit.ts"
+import { channelHandlers } from "./channels.ts"
+import { measureHandlers } from "./measure.ts"
+import { policyHandlers } from "./policy.ts"
+import { referenceHandlers } from "./reference.ts"
+import { boolean, integer, text, texts } from "./params.ts"
+import type { VmConfig, VmRecord } from "../state/registry.ts"
+import type { Mvm } from "../context.ts"
+import { readCertificates } from "../vm/vm-certificates.ts"
+
+const POLL_MS = 50
+
+export function controlHandlers(mvm: Mvm): ReadonlyMap<string, Handler> {
+  return new Map<string, Handler>([
+    ...Object.entries(vmHandlers(mvm)),
+    ...Object.entries(measureHandlers(mvm)),
+    ...Object.entries(referenceHandlers(mvm)),
+    ...Object.entries(policyHandlers(mvm)),
+    ...Object.entries(channelHandlers(mvm)),
+    ...Object.entries(auditHandlers(mvm)),
+  ])
+}
+
+function vmHandlers(mvm: Mvm): Record<string, Handler> {
+  const { vms, context } = mvm
+  return {
+    status: () => ({
+      pid: process.pid,
+      state: mvm.stateDir.path,
+      uptimeSeconds: Math.round((Date.now() - mvm.startedMs) / 1000),
+      measurement: context.measurement.toHex(),
+      arena: {
+        path: context.arena.path,
+        sizeBytes: context.arena.sizeBytes,
+        freeBytes: context.arena.freeBytes,
+      },
+      ringBytes: context.ringBytes,
+      policy: context.policy.describe(),
+      vms: context.registry.listVms().map((record) => summarise(mvm, record)),
+      channels: context.channels.size,
+    }),
+    "vm.create": async (params) => {
+      const record = await vms.create({
+        name: text(params, "name"),
+        kind: text(params, "kind") === "local" ? "local" : "qemu",
+        tags: texts(params, "tags"),
+        config: configOf(params),
+        certificate: boolean(params, "certificate") || undefined,
+      })
+      return { name: record.name, uuid: record.uuid }
+    },
+    "vm.set": async (params) => {
+      const before = vms.require(text(params, "name"))
+      const [added, removed] = [texts(params, "addTags"), texts(params, "removeTags")]
+      const tags = [...new Set([...before.tags, ...added])].filter((tag) => !removed.includes(tag))
+      const change = configOf(params)
+      await vms.configure(before, change, added.length + removed.length > 0 ? tags : undefined)
+      mvm.changed(vms.require(before.name))
+    },
+    "vm.start": (params) => vms.start(vms.require(text(params, "name"))),
+    "vm.stop": (params) => {
+      const record = vms.require(text(params, "name"))
+      const member = context.hub.byUuid(record.uuid)
+      // A local endpoint's agent would start its vTPM again.
+      if (record.kind === "local" && member?.session && vms.isRunning(record.uuid)) {
+        member.link.send("STOP", { reason: "stopped by the operator" })
+      }
+      return vms.stop(record, boolean(params, "force"))
+    },
+    "vm.rm": (params) => vms.remove(vms.require(text(params, "name"))),
+    "vm.list": () => context.registry.listVms().map((record) => summarise(mvm, record)),
+    "vm.show": (params) => show(mvm, vms.require(text(params, "name"))),
+    "vm.certificate": (params) => {
+      const record = vms.require(text(params, "name"))
+      return readCertificates(vms.paths(record).certificates, record.name)
+    },
+    "vm.console": (params) => {
+      const record = vms.require(text(params, "name"))
+      const path = vms.paths(record).console
+      if (vms.isRunning(record.uuid) && existsSync(path)) return { path }
+      if (record.kind === "local") {
+        throw new MvmError("usage", `${record.name} is a local endpoint, which has no console`)
+      }
+      throw new MvmError("vm_state", `${record.name} has no console: it is not running`, {
+        hint: `mvm vm start ${record.name}`,
+      })
+    },
+    "vm.wait": async (params, { gone }) => {
+      const record = vms.require(text(params, "name"))
+      const deadline = Date.now() + integer(params, "timeoutMs")
+      for (;;) {
+        const member = context.hub.byUuid(record.uuid)
+        // A session counts once READY said what the agent can do.
+        if (member?.session?.isReady) return { mapping: member.session.mapping }
+        if (record.kind !== "local" && !vms.isRunning(record.uuid)) {
+          throw new MvmError("vm_state", `${record.name} is not running`, {
+            hint: `see ${vms.paths(record).consoleLog}`,
+          })
+        }
+        if (Date.now() > deadline || gone.aborted) {
+          throw new MvmError("timeout", `the agent of ${record.name} did not link in time`, {
+            hint:
+              record.kind === "local"
+                ? `is it running? mvm guest agent --local ${record.name}`
+                : `see ${vms.paths(record).consoleLog}, or mvm vm console ${record.name}`,
+          })
+        }
+        await Bun.sleep(POLL_MS)
+      }
+    },
+  }
+}
+
+function configOf(params: Params): VmConfig {
+  const { config } = params
+  if (typeof config !== "object" || config === null) throw new MvmError("usage", "config is missing")
+  // The registry checks every field; absent ones must not be there as undefined.
+  return Object.fromEntries(
+    Object.entries(config).filter(([, value]) => value !== undefined && value !== null),
+  ) as unknown as VmConfig
+}
+
+function summarise(mvm: Mvm, record: VmRecord): Record<string, unknown> {
+  const member = mvm.context.hub.byUuid(record.uuid)
+  return {
+    name: record.name,
+    uuid: record.uuid,
+    kind: record.kind,
+    state: mvm.vms.isRunning(record.uuid) ? "running" : "stopped",
+    link: member?.session ? "up" : "down",
+    verdict: mvm.verifierOf(record).opinion.verdict,
+    mapping: member?.session?.mapping ?? "",
+    channels: mvm.context.channels.of(record.uuid).length,
+    tags: record.tags,
+  }
+}
+
+function show(mvm: Mvm, record: VmRecord): Record<string, unknown> {
+  const member = mvm.context.hub.byUuid(record.uuid)
+  const opinion = mvm.verifierOf(record).opinion
+  const state = mvm.vms.runState(record.uuid)
+  const paths = mvm.vms.paths(record)
+  return {
+    ...summarise(mvm, record),
+    created: new Date(record.createdMs).toISOString(),
+    bootId: member?.session?.bootId ?? null,
+    epoch: member?.session?.epoch.toHex() ?? null,
+    measurement: member?.session?.kind ?? null,
+    reason: opinion.message ?? null,
+    logEntries: opinion.entries,
+    qemuPid: state?.qemu?.pid ?? null,
+    vtpmPid: state?.vtpm.pid ?? null,
+    startedAt: state ? new Date(state.startedMs).toISOString() : null,
+    consoleLog: paths.consoleLog,
+    keys: {
+      identity: record.keys.identity.toHex(),
+      attestation: record.keys.attestation.toHex(),
+      sealing: record.keys.sealing.toHex(),
+    },
+    config: record.config,
+  }
+}

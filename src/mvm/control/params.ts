@@ -1,0 +1,42 @@
+/**
+ * @module mvm/control/params
+ *
+ * Parameters of control requests, checked where they are used.
+ */
+
+import { MvmError } from "../../lib/errors.ts"
+import type { Params } from "../../platform/json-rpc.ts"
+
+export function text(params: Params, name: string): string {
+  const value = params[name]
+  if (typeof value !== "string") throw new MvmError("usage", `${name} is missing`)
+  return value
+}
+
+export function optionalText(params: Params, name: string): string | undefined {
+  const value = params[name]
+  return typeof value === "string" ? value : undefined
+}
+
+export function texts(params: Params, name: string): string[] {
+  const value = params[name] ?? []
+  if (!Array.isArray(value) || value.some((item) => typeof item !== "string")) {
+    throw new MvmError("usage", `${name} is not a list of texts`)
+  }
+  return value as string[]
+}
+
+export function integer(params: Params, name: string): number {
+  const value = params[name]
+  if (typeof value !== "number" || !Number.isSafeInteger(value))
+    throw new MvmError("usage", `${name} is missing`)
+  return value
+}
+
+export function optionalInteger(params: Params, name: string): number | undefined {
+  return params[name] === undefined || params[name] === null ? undefined : integer(params, name)
+}
+
+export function boolean(params: Params, name: string): boolean {
+  return params[name] === true
+}

@@ -1,0 +1,63 @@
+/**
+ * @module mvm/state/audit-committer
+ *
+ * Group commit for the audit log: rows that arrive in the same turn of the event loop share one fsync. A promise
+ * resolves only when its row is on disk.
+ */
+
+import { asMvmError } from "../../lib/errors.ts"
+import type { Log } from "../../lib/log.ts"
+import type { AuditLog, AuditSubject } from "./audit.ts"
+
+interface Row {
+  kind: string
+  subject: AuditSubject
+  resolve(): void
+  reject(error: unknown): void
+}
+
+export class AuditCommitter {
+  readonly log: AuditLog
+  readonly #errors: Log
+  #queue: Row[] = []
+
+  constructor(log: AuditLog, errors: Log) {
+    this.log = log
+    this.#errors = errors
+  }
+
+  /** Resolves when the row is durable. @throws MvmError `state` or `no_space` when it cannot be written. */
+  commit(kind: string, subject: AuditSubject): Promise<void> {
+    const committed = new Promise<void>((resolve, reject) => {
+      this.#queue.push({ kind, subject, resolve, reject })
+      if (this.#queue.length === 1) setImmediate(() => this.flush())
+    })
+    // Callers that only report (a refusal, an abort) do not wait; the failure is still said once.
+    committed.catch((error: unknown) => {
+      this.#errors.error("audit_write", { message: asMvmError(error).message })
+    })
+    return committed
+  }
+
+  /** Write what is queued now. */
+  flush(): void {
+    const rows = this.#queue
+    this.#queue = []
+    if (rows.length === 0 || this.#write(rows)) return
+    // One row that cannot be written must not take those with it that came in the same turn.
+    for (const row of rows) this.#write([row])
+  }
+
+  /** @returns whether the rows are settled: written, or a single one that was refused */
+  #write(rows: readonly Row[]): boolean {
+    try {
+      this.log.appendMany(rows)
+    } catch (error) {
+      if (rows.length > 1) return false
+      for (const row of rows) row.reject(error)
+      return true
+    }
+    for (const row of rows) row.resolve()
+    return true
+  }
+}

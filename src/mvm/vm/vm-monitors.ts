@@ -1,0 +1,61 @@
+/**
+ * @module mvm/vm/vm-monitors
+ *
+ * The QEMU monitors of running VMs: what happened in them that their guests do not tell.
+ */
+
+import { asMvmError } from "../../lib/errors.ts"
+import type { Log } from "../../lib/log.ts"
+import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
+import { Qmp, type QmpEvent } from "../../platform/qmp.ts"
+
+const CONNECT_MS = 10_000
+
+export interface VmEvents {
+  /** The machine was reset, by the guest or otherwise. */
+  onReset(): void
+  /** The guest asked for a reset; the machine ends, as it was started not to reboot. */
+  onGuestReset(): void
+  /** A process in the guest opened the link's port, or the one that had it open let go of it. */
+  onPort(isOpen: boolean): void
+}
+
+export class VmMonitors {
+  readonly #monitors = new Map<string, Qmp>()
+  readonly #log: Log
+
+  constructor(log: Log) {
+    this.#log = log
+  }
+
+  /** Hears events of the VM until its monitor closes. */
+  async watch(vm: { uuid: string; name: string }, qmpSocket: string, events: VmEvents): Promise<void> {
+    try {
+      const monitor = await Qmp.connect(qmpSocket, { timeoutMs: CONNECT_MS })
+      this.#monitors.set(vm.uuid, monitor)
+      monitor.onEvent((event) => tell(event, events))
+      await monitor.closed
+      if (this.#monitors.get(vm.uuid) === monitor) this.#monitors.delete(vm.uuid)
+    } catch (error) {
+      this.#log.warn("monitor", { vm: vm.name, message: asMvmError(error).message })
+    }
+  }
+
+  /** Presses the power button. @returns false when no monitor answers */
+  async powerdown(uuid: string): Promise<boolean> {
+    const monitor = this.#monitors.get(uuid)
+    if (!monitor) return false
+    await monitor.execute("system_powerdown").catch(() => undefined)
+    return true
+  }
+
+  close(): void {
+    for (const monitor of this.#monitors.values()) monitor.close()
+  }
+}
+
+function tell({ name, data }: QmpEvent, events: VmEvents): void {
+  if (name === "RESET") events.onReset()
+  else if (name === "SHUTDOWN" && data["reason"] === "guest-reset") events.onGuestReset()
+  else if (name === "VSERPORT_CHANGE" && data["id"] === LINK_PORT_ID) events.onPort(data["open"] === true)
+}

@@ -1,0 +1,81 @@
+import { describe, expect, test } from "bun:test"
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+import { Log } from "../../../src/lib/log.ts"
+import { Arena } from "../../../src/mvm/channels/arena.ts"
+import { AuditCommitter } from "../../../src/mvm/state/audit-committer.ts"
+import { openAudit } from "../../../src/mvm/state/audit.ts"
+import { openRegistry } from "../../../src/mvm/state/registry.ts"
+import { VmManager } from "../../../src/mvm/vm/vms.ts"
+import { endProcess } from "../../../src/platform/process.ts"
+import { connectUnix } from "../../../src/platform/unix-socket.ts"
+import { closeLater, failure, sampleVm, scratchFolder, scratchState } from "../scratch-state.ts"
+
+async function manager() {
+  const stateDir = await scratchState()
+  const registry = openRegistry(stateDir)
+  closeLater(() => registry.close())
+  const log = new Log({ level: "error", format: "text" })
+  const audit = new AuditCommitter(openAudit(stateDir, registry), log)
+  const arena = Arena.open(join(scratchFolder(), "arena"), 1 << 20)
+  closeLater(() => arena.close())
+  const stopped: string[] = []
+  const parts = {
+    stateDir,
+    registry,
+    audit,
+    arena,
+    log,
+    handlers: {
+      onCreated: () => {},
+      onStarted: () => {},
+      onStopped: (_record: unknown, reason: string) => void stopped.push(reason),
+      onRemoved: () => {},
+      onPort: () => {},
+    },
+  }
+  const vms = new VmManager(parts)
+  closeLater(() => vms.close())
+  const create = (name: string) =>
+    vms.create({ name, kind: "local", tags: [], config: { ...sampleVm(name).config, kernel: undefined } })
+  return { parts, stateDir, registry, vms, stopped, create }
+}
+
+describe("what was not done whole", () => {
+  test("leaves no swtpm when a local endpoint's vTPM turns out to be an older copy", async () => {
+    const { registry, vms, create } = await manager()
+    const record = await create("a")
+    registry.trust.setClock(record.uuid, { resetCount: 1000, restartCount: 0, clock: 0n })
+    expect((await failure(() => vms.start(record))).code).toBe("evidence_rollback")
+    expect(vms.isRunning(record.uuid)).toBe(false)
+    const { vtpmData } = vms.paths(record)
+    expect((await failure(() => connectUnix(vtpmData))).code).toBe("unreachable")
+  })
+
+  test("leaves no VM that the audit does not tell of", async () => {
+    const { stateDir, registry, create } = await manager()
+    registry.database.prepare("ALTER TABLE audit RENAME TO audit_gone").run()
+    await failure(() => create("a"))
+    registry.database.prepare("ALTER TABLE audit_gone RENAME TO audit").run()
+    expect(registry.listVms()).toEqual([])
+    expect(readdirSync(stateDir.vmsDir)).toEqual([])
+    await create("a")
+  })
+
+  test("is told as ended when its processes ended while no MVM was there", async () => {
+    const { parts, vms, stopped, create } = await manager()
+    const record = await create("a")
+    await vms.start(record)
+    const { vtpm } = vms.runState(record.uuid)!
+    vms.close()
+    await endProcess(vtpm)
+    const next = new VmManager(parts)
+    closeLater(() => next.close())
+    next.adopt()
+    expect(next.isThere(record.uuid)).toBe(true)
+    while (next.isThere(record.uuid)) await Bun.sleep(5)
+    expect(stopped).toEqual(["it ended while no MVM was there"])
+    await next.start(record)
+    await next.stop(record, true)
+  })
+})
