@@ -12,7 +12,6 @@
 import { random, sha256, p256Verify } from "../../lib/crypto.ts"
 import { equalBytes, toHex } from "../../lib/bytes.ts"
 import { MvmError } from "../../lib/errors.ts"
-import { regionBytes, regionLayout } from "../../ring/layout.ts"
 import { encodeDecision, type DecisionEnd } from "../../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../../tcb/binding.ts"
@@ -20,6 +19,7 @@ import { sealGrant } from "../../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import type { Program } from "../../wire/messages.ts"
 import { authorise, checkChannelLimit, checkShare, demandKind } from "./admission.ts"
+import { allocate } from "./allocation.ts"
 import { answerOf } from "./answer-of.ts"
 import type { Channel, ChannelState } from "./channel.ts"
 import type { Member } from "../member.ts"
@@ -28,12 +28,6 @@ import type { MvmContext } from "../context.ts"
 import type { Match } from "./offers.ts"
 import type { Constraints, Rule } from "../policy/decide.ts"
 import type { AppraisedEvidence } from "../verifier.ts"
-
-/** No ring is made smaller than this for want of room. */
-const LEAST_RING_BYTES = 64 * 1024
-
-/** A new region leaves room for so many of its size. */
-const SPARE_REGIONS = 16
 
 /** The longest a `send --wait` is held. */
 const MAX_WAIT_MS = 24 * 3600 * 1000
@@ -70,225 +64,293 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     request.cancelled,
   )
   try {
-    return await openWith(context, request, { askerSession, target, match })
+    return await new Opening(context, request, admit(context, request, { askerSession, target, match })).run()
   } finally {
     // Who waits there has heard nothing yet, unless it was challenged: another may come.
     context.offers.giveBack(match)
   }
 }
 
-interface Meeting {
+/** An asker and the offer that fits it. */
+interface Found {
   readonly askerSession: Session
   readonly target: string
   readonly match: Match
 }
 
-async function openWith(context: MvmContext, request: OpeningRequest, meeting: Meeting): Promise<Opened> {
+/** Who meets whom, and under which rule. */
+interface Meeting {
+  readonly asker: Member
+  readonly askerSession: Session
+  readonly answerer: Member
+  readonly answererSession: Session
+  readonly match: Match
+  readonly target: string
+  readonly rule: Rule
+  readonly constraints: Constraints
+}
+
+/** What an end proved, and its 32-byte X25519 share. */
+interface Proven {
+  readonly share: Uint8Array
+  readonly facts: AppraisedEvidence
+}
+
+interface SignedDecision {
+  readonly decision: Uint8Array
+  readonly signature: Uint8Array
+  /** Resolves when its audit row is on disk. */
+  readonly logged: Promise<void>
+}
+
+/** Both ends are there and may have the channel. @throws MvmError `denied`, `no_agent`, `unreachable`, `busy`. */
+function admit(context: MvmContext, request: OpeningRequest, found: Found): Meeting {
   const { asker, alloc } = request
-  const { askerSession, target, match } = meeting
+  const { askerSession, target, match } = found
   stillThere(asker, askerSession)
-  const answererSession = sessionOf(match.member)
+  const answerer = match.member
+  const answererSession = sessionOf(answerer)
   // The policy may have changed while the asker waited.
   const { rule, constraints, target: targetNow } = authorise(context, asker, alloc)
   if (targetNow !== target) throw new MvmError("denied", "the policy changed while the request waited")
   demandKind(constraints, asker, askerSession)
-  demandKind(constraints, match.member, answererSession)
+  demandKind(constraints, answerer, answererSession)
   if (!askerSession.canMap || !answererSession.canMap) {
-    const who = askerSession.canMap ? match.member.record.name : asker.record.name
+    const who = askerSession.canMap ? answerer.record.name : asker.record.name
     throw new MvmError("unreachable", `${who} cannot map the shared memory`, {
       hint: `mvm guest status on ${who} shows its mapping`,
     })
   }
   checkChannelLimit(context, rule, constraints)
-  checkShare(context, { asker, answerer: match.member })
-  const channel = allocate(context, { asker, match, alloc, rule, constraints })
-  request.onChannel(channel)
+  checkShare(context, { asker, answerer })
+  return { asker, askerSession, answerer, answererSession, match, target, rule, constraints }
+}
 
-  const nonce = random(32)
-  const targetUuid = uuidBytes(match.member.record.uuid)
-  const sealed = await sealGrant({
-    channelId: channel.id,
-    recipientUuid: uuidBytes(asker.record.uuid),
-    recipientKey: asker.record.keys.sealing,
-    context: sha256(nonce),
-    grant: { laddress: channel.laddress, ...channel.region, ringBytes: channel.ringBytes },
-  })
-  const { share, facts: askerFacts } = await request.allocated(
-    {
-      channelId: channel.id,
-      nonce,
-      targetUuid,
-      targetName: match.member.record.name,
-      sealed,
-      logOffset: asker.verifier.nextOffset,
-    },
-    channel,
-    ({ fields }) => {
-      const asked = requestMessage({
-        laddress: channel.laddress,
-        targetUuid,
-        service: alloc.service,
-        share: fields.share,
-        nonce,
-        epoch: askerSession.epoch,
-        program: alloc.program,
-      })
-      // Step 5 of the method: the source's signature over the pseudo-address.
-      if (!p256Verify(asker.record.keys.identity, asked, fields.signature)) {
-        throw new MvmError(
-          "signature",
-          `the request of ${asker.record.name} is not signed with its identity key`,
-        )
-      }
-      // Step 6: its measurement.
-      const facts = asker.verifier.appraise(askerSession, {
-        purpose: "request",
-        nonce,
-        binding: requestBinding(asked),
-        quote: fields.quote,
-      })
-      return { share: fields.share, facts }
-    },
-  )
-  channel.asker.measuredMs = performance.now()
-  stillThere(match.member, answererSession)
-  advance(channel, "challenged")
-  context.offers.used(match)
-  const challengeNonce = random(32)
-  const { share: answererShare, facts: answererFacts } = await answerOf(
-    match.member,
-    "CHALLENGE",
-    {
-      channelId: channel.id,
-      offerId: match.offer.offerId,
-      nonce: challengeNonce,
-      sourceUuid: uuidBytes(asker.record.uuid),
-      sourceName: asker.record.name,
-      service: alloc.service,
-      share,
-      logOffset: match.member.verifier.nextOffset,
-    },
-    "EVIDENCE",
-    ({ fields }) => {
-      if (!equalBytes(fields.channelId, channel.id)) {
-        throw new MvmError("protocol", `EVIDENCE.channelId of ${match.member.record.name}: another channel`)
-      }
-      const facts = match.member.verifier.appraise(answererSession, {
-        purpose: "answer",
-        nonce: challengeNonce,
-        binding: answerBinding({
-          channelId: channel.id,
-          askerShare: share,
-          answererShare: fields.share,
-          program: match.offer.program,
-        }),
-        quote: fields.quote,
-      })
-      return { share: fields.share, facts }
-    },
-  )
-  channel.answerer.measuredMs = performance.now()
+/** The steps from a region to an open channel, in the order in which {@link Opening.run} takes them. */
+class Opening {
+  readonly #context: MvmContext
+  readonly #request: OpeningRequest
+  readonly #meeting: Meeting
+  readonly #channel: Channel
 
-  const decision = encodeDecision({
-    channelId: channel.id,
-    timeMs: Date.now(),
-    asker: decisionEnd(asker, askerSession, alloc.program, askerFacts),
-    answerer: decisionEnd(match.member, answererSession, match.offer.program, answererFacts),
-    role: alloc.role,
-    service: alloc.service,
-    rule: rule.label,
-    transport: "memory",
-    isolation: "arena",
-    ringBytes: channel.ringBytes,
-    digestMode: channel.digestMode,
-    maxBytes: channel.maxBytes,
-    mvmMeasurement: context.measurement,
-  })
-  const decisionSignature = context.identity.sign(decision)
-  channel.transcript = transcriptHash({
-    decision,
-    laddress: channel.laddress,
-    service: alloc.service,
-    askerShare: share,
-    answererShare,
-  })
-  advance(channel, "granted")
-  channel.granted = true
-  context.evidence.record({
-    channel: channel.key,
-    timeMs: Date.now(),
-    decision: toHex(decision),
-    decisionSignature: toHex(decisionSignature),
-    refused: null,
-    ends: [askerFacts.record, answererFacts.record],
-  })
-  const logged = context.audit.commit("grant", {
-    channel: channel.key,
-    asker: asker.record.name,
-    answerer: match.member.record.name,
-    service: alloc.service,
-    rule: rule.label,
-    decision: toHex(sha256(decision)),
-    transcript: toHex(channel.transcript),
-  })
-  let acceptSignature: Uint8Array
-  const ended = Promise.withResolvers<void>()
-  try {
-    // Step 7: the pseudo-address, encrypted for the target.
-    acceptSignature = await answerOf(
-      match.member,
-      "GRANT",
+  constructor(context: MvmContext, request: OpeningRequest, meeting: Meeting) {
+    this.#context = context
+    this.#request = request
+    this.#meeting = meeting
+    this.#channel = allocate(context, { ...meeting, alloc: request.alloc })
+    request.onChannel(this.#channel)
+  }
+
+  async run(): Promise<Opened> {
+    const asked = await this.#askerProves()
+    const answered = await this.#answererProves(asked.share)
+    const decided = this.#decide(asked, answered)
+    const acceptSignature = await this.#grant(decided)
+    return {
+      channel: this.#channel,
+      fields: {
+        channelId: this.#channel.id,
+        decision: decided.decision,
+        decisionSignature: decided.signature,
+        share: answered.share,
+        acceptSignature,
+        leaseMs: this.#context.leaseMs,
+      },
+    }
+  }
+
+  /** ALLOCATED and REQUEST: steps 5 and 6 of the method. */
+  async #askerProves(): Promise<Proven> {
+    const { asker, askerSession, answerer } = this.#meeting
+    const { alloc } = this.#request
+    const channel = this.#channel
+    const nonce = random(32)
+    const targetUuid = uuidBytes(answerer.record.uuid)
+    const proven = await this.#request.allocated(
       {
         channelId: channel.id,
-        decision,
-        decisionSignature,
-        sealed: await sealGrant({
-          channelId: channel.id,
-          recipientUuid: targetUuid,
-          recipientKey: match.member.record.keys.sealing,
-          context: sha256(decision),
-          grant: { laddress: channel.laddress, ...channel.region, ringBytes: channel.ringBytes },
-        }),
-        leaseMs: context.leaseMs,
+        nonce,
+        targetUuid,
+        targetName: answerer.record.name,
+        sealed: await this.#seal(asker, sha256(nonce)),
+        logOffset: asker.verifier.nextOffset,
       },
-      "ACCEPT",
+      channel,
       ({ fields }) => {
-        // From here on the answerer may send, and come to its end, before the asker hears of it all.
-        channel.accepted = ended.promise
-        return fields.signature
+        const message = requestMessage({
+          laddress: channel.laddress,
+          targetUuid,
+          service: alloc.service,
+          share: fields.share,
+          nonce,
+          epoch: askerSession.epoch,
+          program: alloc.program,
+        })
+        if (!p256Verify(asker.record.keys.identity, message, fields.signature)) {
+          const who = asker.record.name
+          throw new MvmError("signature", `the request of ${who} is not signed with its identity key`)
+        }
+        const facts = asker.verifier.appraise(askerSession, {
+          purpose: "request",
+          nonce,
+          binding: requestBinding(message),
+          quote: fields.quote,
+        })
+        return { share: fields.share, facts }
       },
     )
-    if (!p256Verify(match.member.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
-      throw new MvmError(
-        "signature",
-        `the acceptance of ${match.member.record.name} is not signed with its key`,
+    channel.asker.measuredMs = performance.now()
+    return proven
+  }
+
+  /** CHALLENGE and EVIDENCE: the answerer's quote covers both shares. */
+  async #answererProves(askerShare: Uint8Array): Promise<Proven> {
+    const { asker, answerer, answererSession, match } = this.#meeting
+    const channel = this.#channel
+    stillThere(answerer, answererSession)
+    advance(channel, "challenged")
+    this.#context.offers.used(match)
+    const nonce = random(32)
+    const proven = await answerOf(
+      answerer,
+      "CHALLENGE",
+      {
+        channelId: channel.id,
+        offerId: match.offer.offerId,
+        nonce,
+        sourceUuid: uuidBytes(asker.record.uuid),
+        sourceName: asker.record.name,
+        service: channel.service,
+        share: askerShare,
+        logOffset: answerer.verifier.nextOffset,
+      },
+      "EVIDENCE",
+      ({ fields }) => {
+        if (!equalBytes(fields.channelId, channel.id)) {
+          throw new MvmError("protocol", `EVIDENCE.channelId of ${answerer.record.name}: another channel`)
+        }
+        const { share, quote } = fields
+        const { program } = match.offer
+        const binding = answerBinding({ channelId: channel.id, askerShare, answererShare: share, program })
+        const evidence = { purpose: "answer", nonce, binding, quote } as const
+        return { share, facts: answerer.verifier.appraise(answererSession, evidence) }
+      },
+    )
+    channel.answerer.measuredMs = performance.now()
+    return proven
+  }
+
+  /** DECISION, signed once, kept with the evidence it rests on, and on its way into the audit log. */
+  #decide(asked: Proven, answered: Proven): SignedDecision {
+    const { asker, askerSession, answerer, answererSession, match, rule } = this.#meeting
+    const { alloc } = this.#request
+    const context = this.#context
+    const channel = this.#channel
+    const decision = encodeDecision({
+      channelId: channel.id,
+      timeMs: Date.now(),
+      asker: decisionEnd(asker, askerSession, alloc.program, asked.facts),
+      answerer: decisionEnd(answerer, answererSession, match.offer.program, answered.facts),
+      role: alloc.role,
+      service: alloc.service,
+      rule: rule.label,
+      transport: "memory",
+      isolation: "arena",
+      ringBytes: channel.ringBytes,
+      digestMode: channel.digestMode,
+      maxBytes: channel.maxBytes,
+      mvmMeasurement: context.measurement,
+    })
+    const signature = context.identity.sign(decision)
+    channel.transcript = transcriptHash({
+      decision,
+      laddress: channel.laddress,
+      service: alloc.service,
+      askerShare: asked.share,
+      answererShare: answered.share,
+    })
+    advance(channel, "granted")
+    channel.granted = true
+    context.evidence.record({
+      channel: channel.key,
+      timeMs: Date.now(),
+      decision: toHex(decision),
+      decisionSignature: toHex(signature),
+      refused: null,
+      ends: [asked.facts.record, answered.facts.record],
+    })
+    const logged = context.audit.commit("grant", {
+      channel: channel.key,
+      asker: asker.record.name,
+      answerer: answerer.record.name,
+      service: alloc.service,
+      rule: rule.label,
+      decision: toHex(sha256(decision)),
+      transcript: toHex(channel.transcript),
+    })
+    return { decision, signature, logged }
+  }
+
+  /** GRANT and ACCEPT: step 7, the pseudo-address encrypted for the target. @returns its 64-byte acceptance */
+  async #grant({ decision, signature, logged }: SignedDecision): Promise<Uint8Array> {
+    const { answerer } = this.#meeting
+    const context = this.#context
+    const channel = this.#channel
+    const ended = Promise.withResolvers<void>()
+    try {
+      const acceptSignature = await answerOf(
+        answerer,
+        "GRANT",
+        {
+          channelId: channel.id,
+          decision,
+          decisionSignature: signature,
+          sealed: await this.#seal(answerer, sha256(decision)),
+          leaseMs: context.leaseMs,
+        },
+        "ACCEPT",
+        ({ fields }) => {
+          // From here on the answerer may send, and come to its end, before the asker hears of it all.
+          channel.accepted = ended.promise
+          return fields.signature
+        },
       )
+      if (!p256Verify(answerer.record.keys.identity, acceptMessage(channel.transcript), acceptSignature)) {
+        const who = answerer.record.name
+        throw new MvmError("signature", `the acceptance of ${who} is not signed with its key`)
+      }
+      // Said to nobody but the answerer before it is on disk; the asker hears of it only now.
+      await logged
+      this.#confirm()
+      advance(channel, "open")
+      context.channels.persist(channel)
+      return acceptSignature
+    } finally {
+      ended.resolve()
     }
-    // Said to nobody but the answerer before it is on disk; the asker hears of it only now.
-    await logged
+  }
+
+  /** What was found holds now, or the decision is void: the steps before took up to 20 seconds. */
+  #confirm(): void {
+    const { asker, askerSession, answerer, answererSession, target } = this.#meeting
     stillThere(asker, askerSession)
-    stillThere(match.member, answererSession)
-    // What was found holds now, or the decision is void: steps above took up to 20 seconds.
+    stillThere(answerer, answererSession)
     asker.verifier.refuseDistrusted()
-    match.member.verifier.refuseDistrusted()
-    if (authorise(context, asker, alloc).target !== target) {
+    answerer.verifier.refuseDistrusted()
+    if (authorise(this.#context, asker, this.#request.alloc).target !== target) {
       throw new MvmError("denied", "the policy changed while the channel was opened")
     }
-    advance(channel, "open")
-    context.channels.persist(channel)
-  } finally {
-    ended.resolve()
   }
-  return {
-    channel,
-    fields: {
-      channelId: channel.id,
-      decision,
-      decisionSignature,
-      share: answererShare,
-      acceptSignature,
-      leaseMs: context.leaseMs,
-    },
+
+  #seal(recipient: Member, context: Uint8Array): Promise<Uint8Array> {
+    const { id, laddress, region, ringBytes } = this.#channel
+    return sealGrant({
+      channelId: id,
+      recipientUuid: uuidBytes(recipient.record.uuid),
+      recipientKey: recipient.record.keys.sealing,
+      context,
+      grant: { laddress, ...region, ringBytes },
+    })
   }
 }
 
@@ -308,71 +370,6 @@ function sessionOf(member: Member): Session {
 function stillThere(member: Member, session: Session): void {
   if (member.session !== session) {
     throw new MvmError("aborted", `the link of ${member.record.name} changed while the channel was opened`)
-  }
-}
-
-/** Rings shrink as the arena fills, so that the first channels are fast and the last ones still find room. */
-function ringFor(context: MvmContext): number {
-  const { freeBytes } = context.arena
-  let { ringBytes } = context
-  while (ringBytes > LEAST_RING_BYTES && regionBytes(ringBytes) * SPARE_REGIONS > freeBytes) ringBytes /= 2
-  return ringBytes
-}
-
-interface Allocation {
-  readonly asker: Member
-  readonly match: Match
-  readonly alloc: Fields<"ALLOC">
-  readonly rule: Rule
-  readonly constraints: Constraints
-}
-
-function allocate(context: MvmContext, allocation: Allocation): Channel {
-  const { asker, match, alloc, rule, constraints } = allocation
-  const ringBytes = ringFor(context)
-  const { lengthBytes, header } = regionLayout(ringBytes)
-  const region = context.arena.allocate(lengthBytes)
-  const id = random(16)
-  const channel: Channel = {
-    id,
-    key: toHex(id),
-    service: alloc.service,
-    asker: end(asker, alloc.program),
-    answerer: end(match.member, match.offer.program),
-    askedFor: alloc.target,
-    region,
-    ringBytes,
-    laddress: random(16),
-    rule: rule.label,
-    maxSeconds: constraints.maxSeconds,
-    maxBytes: constraints.maxBytes,
-    digestMode: constraints.digest === "sha256" ? "sha256" : alloc.digest,
-    askerProgram: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
-    state: "allocated",
-    granted: false,
-    accepted: undefined,
-    transcript: new Uint8Array(0),
-    openedMs: Date.now(),
-    directions: [
-      { fin: undefined, receipt: undefined },
-      { fin: undefined, receipt: undefined },
-    ],
-    endCode: undefined,
-    endReason: undefined,
-    duplex: alloc.role === "duplex",
-  }
-  context.channels.add(channel)
-  context.arena.write(region, 0, header)
-  return channel
-}
-
-function end(member: Member, program: Program): Channel["asker"] {
-  return {
-    uuid: member.record.uuid,
-    name: member.record.name,
-    program: program.path,
-    released: false,
-    measuredMs: -Infinity,
   }
 }
 
