@@ -8,7 +8,7 @@
 
 import { readSync } from "node:fs"
 import { equalBytes } from "../lib/bytes.ts"
-import { Sha256 } from "../lib/crypto.ts"
+import { Sha256, discardOutput } from "../lib/crypto.ts"
 import { MvmError, STATUS, asMvmError, errnoOf } from "../lib/errors.ts"
 import { KIND } from "../channel/record.ts"
 import { POLLHUP, POLLIN, PollSet } from "../platform/posix.ts"
@@ -131,8 +131,9 @@ async function receiveInto(
     end.checkLength(end.opener.plaintextBytes)
     content?.update(record.plaintext)
     await sink.write(record.plaintext)
-    end.acknowledge()
     onProgress?.(end.opener.plaintextBytes)
+    discardOutput(record.plaintext)
+    end.acknowledge()
   }
   end.acknowledge()
   return acknowledgeEnd(end, content?.digest(), async () => {

@@ -10,7 +10,7 @@
  * that a descriptor ready for writing takes at once.
  */
 
-import { closeSync, constants, fstatSync, openSync, writeSync } from "node:fs"
+import { closeSync, constants, fstatSync, openSync, writeSync, type Stats } from "node:fs"
 import { MvmError, errnoOf } from "../lib/errors.ts"
 import { POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
 import { turn } from "./channel-end.ts"
@@ -41,7 +41,7 @@ export class Sink {
     const own = stat.isFIFO() ? openUnblocked(fd) : undefined
     this.#fd = own ?? fd
     this.#isOwn = own !== undefined
-    this.#mostBytes = own !== undefined || stat.isFile() ? Infinity : READY_BYTES
+    this.#mostBytes = own !== undefined || stat.isFile() || isNullDevice(stat) ? Infinity : READY_BYTES
     this.#failed = failed
     this.#channel = channel
     this.#set = new PollSet([
@@ -74,6 +74,11 @@ export class Sink {
       throw this.#failed(errno, error)
     }
   }
+}
+
+/** /dev/null takes everything at once. @spec Linux Documentation/admin-guide/devices.txt (char 1:3) */
+function isNullDevice(stat: Stats): boolean {
+  return stat.isCharacterDevice() && stat.rdev === ((1 << 8) | 3)
 }
 
 /** The same pipe, opened once more; undefined where that cannot be (no /proc, or its reader has gone). */
