@@ -17,9 +17,6 @@ import { turn, type ChannelEnd } from "./channel-end.ts"
 import { Sink } from "./sink.ts"
 import type { Spool } from "./spool.ts"
 
-/** Read from the source at once: what one record takes, so that it is still in the cache when it is sealed. */
-const READ_BYTES = 256 * 1024
-
 /** The longest time without a look at the agent's socket. */
 const IDLE_POLL_MS = 200
 
@@ -53,7 +50,8 @@ export async function sendAll(
 ): Promise<TransferSummary> {
   const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
   await sealHandshake(end)
-  const buffer = new Uint8Array(READ_BYTES)
+  // What one record takes: still in the cache when it is sealed, and no short record behind it.
+  const buffer = new Uint8Array(end.sealer.maxPlaintextBytes)
   const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
   const waiting = new PollSet([
     { fd: end.agent.fd, events: POLLIN },
