@@ -16,7 +16,7 @@ const plaintext = new Uint8Array(RECORD_BYTES)
 seal(8)
 const start = performance.now()
 seal(RECORDS)
-console.log(Math.round((RECORDS * RECORD_BYTES) / ((performance.now() - start) / 1000)))
+console.log(String(Math.round((RECORDS * RECORD_BYTES) / ((performance.now() - start) / 1000))))
 
 function seal(records: number): void {
   for (let record = 0; record < records; record += 1) {

@@ -21,7 +21,7 @@ export const bench: Bench = async ({ rounds, note }) => {
   await run([join(import.meta.dir, "../../scripts/guest-image"), "--quiet"])
   await run([join(import.meta.dir, "../../scripts/bench-image"), "--quiet"])
   using link = new NetworkLink()
-  const managed = await Managed.start()
+  const managed = await Managed.start(["--arena", "256M"])
   try {
     for (const name of ["left", "right"]) await managed.vm(name, { image: "guest-bench", memory: "1G" })
     await managed.linked("left", "right")
