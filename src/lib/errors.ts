@@ -55,6 +55,7 @@ export const CODES = {
   evidence_quote_signature: STATUS.attestation,
   evidence_quote_magic: STATUS.attestation,
   evidence_nonce: STATUS.attestation,
+  evidence_pcr_bank: STATUS.attestation,
   evidence_pcr_selection: STATUS.attestation,
   evidence_pcr_digest: STATUS.attestation,
   evidence_log_mismatch: STATUS.attestation,

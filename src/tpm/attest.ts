@@ -52,7 +52,7 @@ export interface Quote extends ClockInfo {
  * written them.
  *
  * @throws MvmError `evidence_quote_magic` when the magic or the attestation type is another,
- *   `evidence_pcr_selection` when the selection is not exactly one sha256 bank, `tpm` when malformed.
+ *   `evidence_pcr_bank` when the selection is not of the sha256 bank alone, `tpm` when malformed.
  */
 export function parseQuote(attest: Uint8Array): Quote {
   const reader = new ByteReader(attest, "TPMS_ATTEST", "tpm")
@@ -99,10 +99,7 @@ function sha256Bank(selections: readonly PcrSelection[]): number[] {
   const [only] = selections
   if (selections.length !== 1 || only === undefined || only.hash !== TPM_ALG.SHA256) {
     const banks = selections.map(({ hash }) => `0x${hash.toString(16)}`).join(", ") || "none"
-    throw new MvmError(
-      "evidence_pcr_selection",
-      `TPMS_ATTEST.pcrSelect: banks ${banks}, sha256 alone expected`,
-    )
+    throw new MvmError("evidence_pcr_bank", `TPMS_ATTEST.pcrSelect: banks ${banks}, sha256 alone expected`)
   }
   return only.pcrs
 }

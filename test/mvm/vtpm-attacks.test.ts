@@ -269,7 +269,7 @@ describe("guest root succeeds, and the verifier sees it", () => {
     } catch (thrown) {
       error = thrown
     }
-    expect((error as MvmError).code).toBe("evidence_pcr_selection")
+    expect((error as MvmError).code).toBe("evidence_pcr_bank")
   })
 
   test("PCR 16 can be reset, so no quote of ours covers it; PCR 10 keeps its value", async () => {

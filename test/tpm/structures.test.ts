@@ -47,7 +47,7 @@ const CASES: Case[] = [
       [42, "0043", "extraData.size"],
       [64, "02", "clockInfo.safe"],
       [73, "00000011", "pcrSelection.count"],
-      [77, "0004", "pcrSelect: banks 0x4", "evidence_pcr_selection"],
+      [77, "0004", "pcrSelect: banks 0x4", "evidence_pcr_bank"],
       [79, "04", "sizeofSelect"],
       [83, "0021", "pcrDigest.size"],
     ],
@@ -181,7 +181,7 @@ describe("what decoders give", () => {
 
   test("a quote over no bank at all is refused", () => {
     const none = fromHex(ATTEST.replace("00000001000b03ff0600", "00000000"))
-    expect(failure(() => parseQuote(none)).code).toBe("evidence_pcr_selection")
+    expect(failure(() => parseQuote(none)).code).toBe("evidence_pcr_bank")
   })
 
   test("a selection of one bank twice is refused", () => {

@@ -67,7 +67,7 @@ export interface QuoteExpectation {
  * are under its digest.
  *
  * @throws MvmError `evidence_quote_signature`, `evidence_quote_magic`, `evidence_malformed`, `evidence_nonce`,
- *   `evidence_pcr_selection`, `evidence_pcr_digest`, `evidence_reset`, `evidence_rollback`
+ *   `evidence_pcr_bank`, `evidence_pcr_selection`, `evidence_pcr_digest`, `evidence_reset`, `evidence_rollback`
  * @spec TPM 2.0 Part 3 §18.4 (TPM2_Quote), RFC 9334 §8.4 (evidence)
  */
 export function verifyQuote(untrusted: UntrustedQuote, expected: QuoteExpectation): VerifiedQuote {

@@ -107,8 +107,8 @@ describe("a signed attest that is not the quote asked for", () => {
     ["pcr 10 left out", changed(BITS_AT + 1, 0x03), "evidence_pcr_selection"],
     ["one pcr more", changed(BITS_AT + 1, 0x0f), "evidence_pcr_selection"],
     ["no pcr at all", changed(BITS_AT, 0).with(BITS_AT + 1, 0), "evidence_pcr_selection"],
-    ["the sha-1 bank", changed(HASH_AT + 1, 0x04), "evidence_pcr_selection"],
-    ["the sha-384 bank", changed(HASH_AT + 1, 0x0c), "evidence_pcr_selection"],
+    ["the sha-1 bank", changed(HASH_AT + 1, 0x04), "evidence_pcr_bank"],
+    ["the sha-384 bank", changed(HASH_AT + 1, 0x0c), "evidence_pcr_bank"],
     ["bytes behind its end", new Uint8Array([...OVMF_BOOT.quote.attest, 0]), "evidence_malformed"],
     ["its last byte missing", OVMF_BOOT.quote.attest.slice(0, -1), "evidence_malformed"],
   ]
