@@ -5,7 +5,7 @@
  * Prints its child's pid once it holds.
  */
 
-import { openStateDir } from "../../src/mvm/state/state-dir.ts"
+import { openStateDir } from "../../../src/mvm/state/state-dir.ts"
 
 await openStateDir(process.argv[2]!)
 const child = Bun.spawn(["sleep", "60"], { stdio: ["ignore", "ignore", "ignore"] })
