@@ -1,5 +1,5 @@
 /**
- * @module test/mvm/hold-state
+ * @module test/mvm/state/hold-state
  *
  * A process that holds the state directory named in its argument, with a child of its own, until it is killed.
  * Prints its child's pid once it holds.
