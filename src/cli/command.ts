@@ -7,6 +7,9 @@
 import { MvmError } from "../lib/errors.ts"
 import { parseDuration, parseSize } from "../lib/units.ts"
 
+/** A timer counts milliseconds in 31 bits: one that is set for longer fires at once. */
+const MAX_TIMER_MS = 24 * 86_400_000
+
 export interface OptionSpec {
   /** As cac takes it: "--wait <time>" */
   readonly flags: string
@@ -95,7 +98,9 @@ export class Call {
   durationMs(name: string, fallback: number): number {
     const value = this.#options[name]
     if (value === undefined || typeof value === "boolean") return fallback
-    return parseDuration(String(value), `--${dashed(name)}`)
+    const milliseconds = parseDuration(String(value), `--${dashed(name)}`)
+    if (milliseconds <= MAX_TIMER_MS) return milliseconds
+    throw new MvmError("usage", `--${dashed(name)}: ${String(value)} is longer than 24 days`)
   }
 }
 

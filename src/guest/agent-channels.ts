@@ -170,6 +170,11 @@ export class AgentChannels {
     mustBe(equalBytes(parsed.asker.uuid, me.vmUuid), "decision.asker: another VM")
     mustBe(equalBytes(parsed.answerer.uuid, allocated.targetUuid), "decision.answerer: another VM")
     mustBe(parsed.service === service, "decision.service: another service")
+    mustBe(parsed.role === wanted.role, "decision.role: another role")
+    mustBe(
+      wanted.digest === "chain" || parsed.digestMode === wanted.digest,
+      "decision.digestMode: less than asked",
+    )
     mustBe(parsed.ringBytes === grant.ringBytes, "decision.ringBytes: not the grant's")
     const transcript = transcriptHash({
       decision: opened.decision,

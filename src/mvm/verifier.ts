@@ -16,7 +16,7 @@ import type { BootName, EvidenceStore } from "./evidence/store.ts"
 import { formatReference } from "./reference/file.ts"
 import type { ClockReading } from "../tcb/measurement/clock.ts"
 import { evidenceQualifyingData } from "../tcb/measurement/qualifying-data.ts"
-import { verifyQuote, type VerifiedQuote } from "../tcb/measurement/quote.ts"
+import { IMA_PCR, verifyQuote, type VerifiedQuote } from "../tcb/measurement/quote.ts"
 import { MeasurementLog, type SeenMeasurement } from "../tcb/measurement/replay.ts"
 import type { Quote } from "../wire/messages.ts"
 import type { VmRecord } from "./state/registry.ts"
@@ -254,7 +254,7 @@ export class Verifier {
     let appraisal: Appraisal
     try {
       const quote = this.#verify(session, evidence)
-      const entries = this.#log.match(quote.pcrs[10] as Uint8Array)
+      const entries = this.#log.match(quote.pcrs[IMA_PCR] as Uint8Array)
       this.#quote = quote
       this.#appraiser ??= this.#freshAppraiser()
       appraisal = this.#appraiser.appraise(quote, entries)
@@ -289,6 +289,11 @@ export class Verifier {
 
   #verify(session: Session, evidence: Evidence): VerifiedQuote {
     const first = this.#clock === undefined
+    if (first && this.#expectedReset === undefined) {
+      throw new MvmError("evidence_reset", "quote.clockInfo: the MVM saw no boot of this VM", {
+        hint: "stop and start the vm through the manager",
+      })
+    }
     const kept = this.#clockKept
     const quote = verifyQuote(evidence.quote, {
       attestationKey: this.#record.keys.attestation,

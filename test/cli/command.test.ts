@@ -54,6 +54,9 @@ describe("an option", () => {
     )
     expect(refusal(() => call({ arena: "3x" }).sizeBytes("arena", 1))).toBe("--arena: 3x is not a size")
     expect(refusal(() => call({ lease: "x" }).durationMs("lease", 1))).toBe("--lease: x is not a time")
+    expect(refusal(() => call({ wait: "25d" }).durationMs("wait", 1))).toBe(
+      "--wait: 25d is longer than 24 days",
+    )
     expect(refusal(() => call({ stateKey: true }).text("stateKey"))).toBe("--state-key needs a value")
   })
 })

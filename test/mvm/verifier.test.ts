@@ -57,8 +57,9 @@ class Setting {
   #pcr10: Uint8Array = new Uint8Array(32)
   #offset = 0
 
-  constructor() {
-    this.verifier.expectBoot(RESETS)
+  /** @param isBootSeen whether the MVM started the VM, or knows that it runs */
+  constructor(isBootSeen = true) {
+    if (isBootSeen) this.verifier.expectBoot(RESETS)
     this.log("boot_aggregate", sha256(...BOOT_AGGREGATE_PCRS.map((index) => OVMF_BOOT.pcrs[index]!)))
   }
 
@@ -109,6 +110,13 @@ describe("a distrust", () => {
     expect(vm.appraise()).toBe("untrusted")
     vm.verifier.reconsider()
     expect([vm.approvals, vm.verifier.opinion.verdict, vm.appraise()]).toEqual([1, "trusted", undefined])
+  })
+
+  test("is what evidence of a boot that the MVM did not see gets", () => {
+    const vm = new Setting(false)
+    vm.allow("/bin/a")
+    vm.log("/bin/a")
+    expect(vm.appraise()).toBe("evidence_reset")
   })
 
   test("of the evidence outlasts every approval, and ends with the next boot", () => {
