@@ -7,8 +7,18 @@
  */
 
 import { utf8 } from "../lib/bytes.ts"
-import { AES256_KEY_BYTES, hkdfExpand, hkdfExtract, x25519Shared } from "../lib/crypto.ts"
+import {
+  AES256_KEY_BYTES,
+  aes256Key,
+  hkdfExpand,
+  hkdfExtract,
+  x25519Shared,
+  type Aes256Key,
+} from "../lib/crypto.ts"
 import { encodeFields } from "../lib/encoding.ts"
+
+/** A direction's key moves on after so many records. */
+export const RECORDS_PER_KEY = 2 ** 20
 
 /** One key for each direction, 32 bytes. */
 export interface ChannelKeys {
@@ -42,4 +52,32 @@ export function channelKeys(
 /** K' = HKDF-Expand(K, "rekey"): nobody who later learns K' gets back to K. */
 export function nextKey(key: Uint8Array): Uint8Array {
   return hkdfExpand(key, utf8("rekey"), AES256_KEY_BYTES)
+}
+
+/** The key of one direction as its records go by: it only ever moves on, and what it was is wiped. */
+export class DirectionKey {
+  #bytes: Uint8Array
+  #key: Aes256Key
+  #generation = 0
+
+  /** @param key 32 bytes, this direction's alone; copied */
+  constructor(key: Uint8Array) {
+    this.#bytes = key.slice()
+    this.#key = aes256Key(this.#bytes)
+  }
+
+  /** The key of the record with this number. Numbers must not go back past a change of the key. */
+  at(sequence: number): Aes256Key {
+    const generation = Math.floor(sequence / RECORDS_PER_KEY)
+    while (this.#generation < generation) this.#advance()
+    return this.#key
+  }
+
+  #advance(): void {
+    const next = nextKey(this.#bytes)
+    this.#bytes.fill(0)
+    this.#bytes = next
+    this.#key = aes256Key(next)
+    this.#generation++
+  }
 }

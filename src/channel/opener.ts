@@ -5,24 +5,16 @@
  * record proved who the sender is.
  */
 
-import {
-  aes256Key,
-  finishOpen,
-  GCM_NONCE_BYTES,
-  prepareOpen,
-  type Aes256Key,
-  type PreparedOpen,
-} from "../lib/crypto.ts"
+import { finishOpen, GCM_NONCE_BYTES, prepareOpen, type PreparedOpen } from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
 import { DigestChain } from "./digest-chain.ts"
-import { nextKey } from "./keys.ts"
+import { DirectionKey } from "./keys.ts"
 import {
   AAD_BYTES,
   bindSequence,
   HEAD_WORDS,
   isKind,
   KIND,
-  RECORDS_PER_KEY,
   tagBytesOf,
   type Kind,
   type RecordSource,
@@ -51,8 +43,7 @@ export class Opener {
   readonly chain = new DigestChain()
 
   readonly #options: OpenerOptions
-  #keyBytes: Uint8Array
-  #key: Aes256Key
+  readonly #key: DirectionKey
   #sequence = 0
   #prepared: PreparedOpen | undefined
   #plaintextBytes = 0
@@ -68,8 +59,7 @@ export class Opener {
 
   constructor(options: OpenerOptions) {
     this.#options = options
-    this.#keyBytes = options.key.slice()
-    this.#key = aes256Key(this.#keyBytes)
+    this.#key = new DirectionKey(options.key)
   }
 
   /** Bytes of DATA opened so far. */
@@ -160,16 +150,8 @@ export class Opener {
 
   /** The decipher for the next sequence number, under the key that number is due. */
   #prepare(): PreparedOpen {
-    if (this.#sequence !== 0 && this.#sequence % RECORDS_PER_KEY === 0) this.#rekey()
     bindSequence(this.#sequence, this.#aadView, this.#nonceView)
-    return prepareOpen(this.#key, this.#nonce)
-  }
-
-  #rekey(): void {
-    const next = nextKey(this.#keyBytes)
-    this.#keyBytes.fill(0)
-    this.#keyBytes = next
-    this.#key = aes256Key(next)
+    return prepareOpen(this.#key.at(this.#sequence), this.#nonce)
   }
 }
 

@@ -29,7 +29,6 @@ import { GCM_TAG_BYTES } from "../lib/crypto.ts"
 /** The head as six little-endian words: length, kind and stream, four of tag. */
 export const HEAD_WORDS = 6
 export const HEAD_BYTES = 4 * HEAD_WORDS
-export const RECORDS_PER_KEY = 2 ** 20
 export const AAD_BYTES = 16
 
 export const KIND = {

@@ -5,23 +5,14 @@
  * shared memory by one copy (the sink's), so the cipher never reads or writes what another VM can change.
  */
 
-import {
-  aes256Key,
-  discardOutput,
-  finishSeal,
-  GCM_NONCE_BYTES,
-  prepareSeal,
-  type Aes256Key,
-  type PreparedSeal,
-} from "../lib/crypto.ts"
+import { discardOutput, finishSeal, GCM_NONCE_BYTES, prepareSeal, type PreparedSeal } from "../lib/crypto.ts"
 import { DigestChain } from "./digest-chain.ts"
-import { nextKey } from "./keys.ts"
+import { DirectionKey } from "./keys.ts"
 import {
   AAD_BYTES,
   bindSequence,
   HEAD_WORDS,
   KIND,
-  RECORDS_PER_KEY,
   tagBytesOf,
   type Kind,
   type RecordSink,
@@ -32,8 +23,7 @@ export class Sealer {
   readonly chain = new DigestChain()
 
   readonly #sink: RecordSink
-  #keyBytes: Uint8Array
-  #key: Aes256Key
+  readonly #key: DirectionKey
   #sequence = 0
   #prepared: PreparedSeal | undefined
   #plaintextBytes = 0
@@ -47,8 +37,7 @@ export class Sealer {
 
   /** @param key 32 bytes, this direction's alone */
   constructor(key: Uint8Array, sink: RecordSink) {
-    this.#keyBytes = key.slice()
-    this.#key = aes256Key(this.#keyBytes)
+    this.#key = new DirectionKey(key)
     this.#sink = sink
   }
 
@@ -104,15 +93,7 @@ export class Sealer {
 
   /** The cipher for the next sequence number, under the key that number is due. */
   #prepare(): PreparedSeal {
-    if (this.#sequence !== 0 && this.#sequence % RECORDS_PER_KEY === 0) this.#rekey()
     bindSequence(this.#sequence, this.#aadView, this.#nonceView)
-    return prepareSeal(this.#key, this.#nonce)
-  }
-
-  #rekey(): void {
-    const next = nextKey(this.#keyBytes)
-    this.#keyBytes.fill(0)
-    this.#keyBytes = next
-    this.#key = aes256Key(next)
+    return prepareSeal(this.#key.at(this.#sequence), this.#nonce)
   }
 }

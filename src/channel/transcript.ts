@@ -6,6 +6,7 @@
  * be a TPMS_ATTEST, which starts with TPM_GENERATED_VALUE and not with a short length.
  */
 
+import { equalBytes } from "../lib/bytes.ts"
 import { sha256 } from "../lib/crypto.ts"
 import { encodeFields } from "../lib/encoding.ts"
 
@@ -48,6 +49,20 @@ export interface EndOfDirection {
   /** 32 bytes: SHA-256 of the content, where the decision asks for it */
   readonly content?: Uint8Array | undefined
 }
+
+/** Whether two statements are of the same records and content; who made them is for their signatures. */
+export function sameContent(a: Covered, b: Covered): boolean {
+  return (
+    a.lengthBytes === b.lengthBytes &&
+    a.records === b.records &&
+    equalBytes(a.digest, b.digest) &&
+    equalBytes(a.content ?? NOTHING, b.content ?? NOTHING)
+  )
+}
+
+type Covered = Pick<EndOfDirection, "lengthBytes" | "records" | "digest" | "content">
+
+const NOTHING = new Uint8Array(0)
 
 /** What the asker's identity key signs in REQUEST: step 4 of the method. */
 export function requestMessage(request: Request): Uint8Array {

@@ -1,13 +1,10 @@
 /** @module cli/serve */
 
-import { Log, type Level } from "../lib/log.ts"
 import { serve } from "../mvm/serve.ts"
 import { DEFAULT_RING_BYTES } from "../ring/layout.ts"
 import type { CommandSpec } from "./command.ts"
 import { STATE_OPTION, stateDirectory } from "./connect.ts"
-import { keepRunning } from "./guard.ts"
-
-const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
+import { DAEMON_OPTIONS, beginDaemon } from "./daemon.ts"
 
 const DEFAULT_ARENA_BYTES = 256 * 1024 * 1024
 const DEFAULT_LEASE_MS = 90_000
@@ -36,18 +33,11 @@ export const serveCommand: CommandSpec = {
       flags: "--certificates",
       description: "give every new vTPM certificates by a local CA, as vm create --certificate",
     },
-    { flags: "--log <level>", description: "debug, info, warn or error", default: "info" },
-    { flags: "--log-format <format>", description: "json or text", default: "text" },
+    ...DAEMON_OPTIONS,
   ],
   examples: ["serve", "serve --state /srv/mvm --arena 1G --log-format json"],
   async run(call) {
-    const log = new Log({
-      level: call.oneOf("log", LEVELS, "info"),
-      format: call.oneOf("logFormat", ["json", "text"], "text"),
-    })
-    keepRunning(log)
-    const { promise, resolve } = Promise.withResolvers<void>()
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve())
+    const { log, stopping } = beginDaemon(call)
     const running = await serve({
       state: stateDirectory(call),
       stateKeyFile: call.text("stateKey"),
@@ -59,8 +49,14 @@ export const serveCommand: CommandSpec = {
       leaseMs: call.durationMs("lease", DEFAULT_LEASE_MS),
       log,
     })
-    await promise
+    await aborted(stopping)
     log.info("stopping")
     await running.stop()
   },
+}
+
+/** A signal that came while the daemon still began counts too. */
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve()
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }))
 }

@@ -68,7 +68,7 @@ export class AgentClient {
     }
   }
 
-  /** For poll: readable means that {@link settle} has something to do. */
+  /** For poll: readable means that a turn of the event loop brings news. */
   get fd(): number {
     return this.#socket.fd
   }

@@ -7,10 +7,10 @@
  */
 
 import { readSync } from "node:fs"
-import { equalBytes } from "../lib/bytes.ts"
 import { Sha256, discardOutput } from "../lib/crypto.ts"
 import { MvmError, STATUS, asMvmError, errnoOf } from "../lib/errors.ts"
 import { KIND } from "../channel/record.ts"
+import { sameContent } from "../channel/transcript.ts"
 import { POLLHUP, POLLIN, PollSet } from "../platform/posix.ts"
 import type { EndStatement } from "./agent-client.ts"
 import { turn, type ChannelEnd } from "./channel-end.ts"
@@ -214,16 +214,8 @@ async function acknowledgeEnd(
 }
 
 function sameEnd(a: EndStatement, b: EndStatement): boolean {
-  return (
-    a.direction === b.direction &&
-    a.lengthBytes === b.lengthBytes &&
-    a.records === b.records &&
-    equalBytes(a.digest, b.digest) &&
-    equalBytes(a.content ?? NOTHING, b.content ?? NOTHING)
-  )
+  return a.direction === b.direction && sameContent(a, b)
 }
-
-const NOTHING = new Uint8Array(0)
 
 function summary(said: EndStatement): TransferSummary {
   return { bytes: said.lengthBytes, records: said.records, digest: said.digest, content: said.content }

@@ -75,7 +75,7 @@ export class Broker {
     }
   }
 
-  /** After a restart of the MVM: a VM that is gone, for good or for now, holds no region. */
+  /** After a restart of the MVM: a VM that does not run holds no region. */
   releaseAbsent(isThere: (uuid: string) => boolean): void {
     for (const { asker, answerer } of this.#context.channels.all()) {
       for (const end of [asker, answerer]) {

@@ -6,35 +6,9 @@
  * (SO_PEERCRED), never a message.
  */
 
-import {
-  bool,
-  bytes,
-  bytesUpTo,
-  name,
-  oneOf,
-  optional,
-  struct,
-  text,
-  u8,
-  u32,
-  u53,
-  type Infer,
-} from "./schema.ts"
+import { bool, bytes, bytesUpTo, name, optional, struct, text, u32, u53, type Infer } from "./schema.ts"
+import { channelId, digest, endOfDirection, role, share, signature } from "./fields.ts"
 import { defineTable, row } from "./table.ts"
-
-const share = bytes(32)
-const signature = bytes(64)
-const role = oneOf(["send", "receive", "duplex"])
-
-const digest = oneOf(["chain", "sha256"])
-
-const endOfDirection = {
-  direction: u8,
-  lengthBytes: u53,
-  records: u53,
-  digest: bytes(32),
-  content: optional(bytes(32)),
-}
 
 /** Where the memory of a channel is, in the words of the agent's own kernel. */
 const region = struct({ path: text(4096), offset: u53, lengthBytes: u53, ringBytes: u53 })
@@ -63,7 +37,7 @@ export const LOCAL_MESSAGES = defineTable({
     since: 1,
     maxBytes: 20480,
     fields: {
-      channelId: bytes(16),
+      channelId,
       asker: bool,
       decision: bytesUpTo(8192),
       laddress: bytes(16),

@@ -24,6 +24,7 @@ import {
   u53,
   type Infer,
 } from "./schema.ts"
+import { channelId, digest, endOfDirection, role, share, signature } from "./fields.ts"
 import { defineTable, row } from "./table.ts"
 
 /** Version of this table. A peer of another major version is refused at HELLO. */
@@ -32,10 +33,7 @@ export const PROTOCOL_VERSION = 1
 /** Greatest part of a measurement log in one LOG message, so that the frame stays under 64 KiB. */
 export const LOG_CHUNK_BYTES = 48 * 1024
 
-const channelId = bytes(16)
 const nonce = bytes(32)
-const share = bytes(32)
-const signature = bytes(64)
 
 /** What the measured agent asserts about the process at its local socket. */
 const program = struct({ path: text(1024), digest: bytes(32), uid: u32 })
@@ -43,21 +41,7 @@ const program = struct({ path: text(1024), digest: bytes(32), uid: u32 })
 /** TPM2_Quote over the PCRs of the sha256 bank: TPMS_ATTEST, r||s, and the PCR values it digests. */
 const quote = struct({ attest: bytesUpTo(512), signature, pcrs: list(bytes(32), 24) })
 
-/** Which way data flows from the point of view of the sender of the message. */
-const role = oneOf(["send", "receive", "duplex"])
-
-/** What the end digests cover: every record's header and tag, or the content's own SHA-256 as well. */
-const digest = oneOf(["chain", "sha256"])
-
-const endOfDirection = {
-  channelId,
-  direction: u8,
-  lengthBytes: u53,
-  records: u53,
-  digest: bytes(32),
-  content: optional(bytes(32)),
-  signature,
-}
+const signedEnd = { channelId, ...endOfDirection, signature }
 
 export const MESSAGES = defineTable({
   HELLO: row({
@@ -210,8 +194,8 @@ export const MESSAGES = defineTable({
   }),
 
   KICK: row({ id: 32, from: "both", since: 1, maxBytes: 64, fields: { channelId } }),
-  FIN: row({ id: 33, from: "both", since: 1, maxBytes: 512, fields: endOfDirection }),
-  RECEIPT: row({ id: 34, from: "both", since: 1, maxBytes: 512, fields: endOfDirection }),
+  FIN: row({ id: 33, from: "both", since: 1, maxBytes: 512, fields: signedEnd }),
+  RECEIPT: row({ id: 34, from: "both", since: 1, maxBytes: 512, fields: signedEnd }),
   CLOSE: row({ id: 35, from: "guest", since: 1, maxBytes: 64, fields: { channelId } }),
   ABORT: row({
     id: 36,

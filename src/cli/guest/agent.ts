@@ -1,32 +1,20 @@
 /** @module cli/guest/agent */
 
-import { Log, type Level } from "../../lib/log.ts"
+import type { Log } from "../../lib/log.ts"
 import { runAgent } from "../../guest/agent-lives.ts"
 import { localEnvironment, vmEnvironment } from "../../guest/environment.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Call, CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket, ask, stateDirectory } from "../connect.ts"
-import { keepRunning } from "../guard.ts"
-
-const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
+import { DAEMON_OPTIONS, beginDaemon } from "../daemon.ts"
 
 export const guestAgent: CommandSpec = {
   usage: "guest agent",
   summary: "run the guest daemon of a VM, or of a local endpoint",
-  options: [
-    ...AGENT_OPTIONS,
-    { flags: "--log <level>", description: "debug, info, warn or error", default: "info" },
-    { flags: "--log-format <format>", description: "json or text", default: "text" },
-  ],
+  options: [...AGENT_OPTIONS, ...DAEMON_OPTIONS],
   examples: ["guest agent", "guest agent --local backup"],
   async run(call) {
-    const log = new Log({
-      level: call.oneOf("log", LEVELS, "info"),
-      format: call.oneOf("logFormat", ["json", "text"], "text"),
-    })
-    keepRunning(log)
-    const stopping = new AbortController()
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stopping.abort())
+    const { log, stopping } = beginDaemon(call)
     const local = call.text("local")
     if (local) await expectEndpoint(call, local, log)
     await runAgent({
@@ -35,7 +23,7 @@ export const guestAgent: CommandSpec = {
       log,
       // Root's commands alone may map the arena, which would show them every region.
       socketMode: 0o600,
-      stopping: stopping.signal,
+      stopping,
     })
   },
 }

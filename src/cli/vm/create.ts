@@ -25,7 +25,7 @@ export const vmCreate: CommandSpec = {
     { flags: "--firmware <name>", description: "seabios or ovmf (default seabios)" },
     { flags: "--machine <name>", description: "pc or q35 (default pc)" },
     { flags: "--tag <name>", description: "a tag that policy rules may use; may be repeated" },
-    { flags: "--remeasure <time>", description: "how often it is measured while channels run (default 30s)" },
+    { flags: "--remeasure <time>", description: "how often it is measured (default 30s)" },
     {
       flags: "--certificate",
       description: "endorsement keys with certificates by a local CA, for others to check its vTPM",

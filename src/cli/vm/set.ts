@@ -17,7 +17,7 @@ export const vmSet: CommandSpec = {
     { flags: "--cpus <n>", description: "virtual processors" },
     { flags: "--net <mode>", description: "none, or user for QEMU's own NAT" },
     { flags: "--firmware <name>", description: "seabios or ovmf" },
-    { flags: "--remeasure <time>", description: "how often it is measured while channels run" },
+    { flags: "--remeasure <time>", description: "how often it is measured" },
     {
       flags: "--violations <what>",
       description: "deny or warn: what a file means that was changed while it was measured",

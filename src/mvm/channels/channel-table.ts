@@ -130,7 +130,8 @@ export class ChannelTable {
 
   /**
    * Take back what an earlier life of the MVM left: its regions stay reserved until both ends released them.
-   * A file that cannot be read is removed; its region is not in the table, so nothing else can use its keys.
+   * A file that cannot be read is removed and said: where its region lies is lost with it. An agent that still holds
+   * the channel is told at READY that nobody knows it; what another channel has in that place stays secret meanwhile.
    */
   restore(): number {
     for (const file of readdirSync(this.#directory)) {

@@ -6,10 +6,10 @@
  * could not be written was never made.
  */
 
-import { equalBytes, toHex } from "../../lib/bytes.ts"
+import { toHex } from "../../lib/bytes.ts"
 import { p256Verify } from "../../lib/crypto.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
-import { finMessage, receiptMessage } from "../../channel/transcript.ts"
+import { finMessage, receiptMessage, sameContent } from "../../channel/transcript.ts"
 import type { NamedMessage } from "../../wire/link.ts"
 import { directionFrom, otherEnd, type Channel, type ChannelEnd, type EndOfDirection } from "./channel.ts"
 import type { MvmContext } from "../context.ts"
@@ -25,9 +25,9 @@ export interface EndStatement {
 /**
  * Resolves when the statement may be passed on, with whether it is a new one.
  *
- * @throws MvmError `protocol` when this end may not say it, `denied` for more bytes than the rule allows, `signature` when it is not signed by the end's
- *   identity key, `digest_mismatch` when a receipt names other content than the FIN, `aborted` when the channel
- *   ended meanwhile, and as the audit log when the row could not be written.
+ * @throws MvmError `protocol` when this end may not say it, `denied` for more bytes than the rule allows,
+ *   `signature` when it is not signed by the end's identity key, `digest_mismatch` when a receipt names other content
+ *   than the FIN, `aborted` when the channel ended meanwhile, and as the audit log when the row could not be written.
  */
 export async function acceptEnd(context: MvmContext, statement: EndStatement): Promise<boolean> {
   const { channel, end, member, message } = statement
@@ -117,14 +117,3 @@ function remember(context: MvmContext, channel: Channel): void {
 function isClosed(channel: Channel): boolean {
   return channel.state !== "open"
 }
-
-function sameContent(a: EndOfDirection, b: EndOfDirection): boolean {
-  return (
-    a.lengthBytes === b.lengthBytes &&
-    a.records === b.records &&
-    equalBytes(a.digest, b.digest) &&
-    equalBytes(a.content ?? EMPTY, b.content ?? EMPTY)
-  )
-}
-
-const EMPTY = new Uint8Array(0)

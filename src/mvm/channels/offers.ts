@@ -77,7 +77,7 @@ export class OfferBoard {
   /**
    * The offer that fits, waited for up to `waitMs`. It is taken off the board.
    *
-   * @param find the member a name stands for now, or undefined while it is not there
+   * @param find the member of that name, or undefined while it is not there
    * @throws MvmError `no_receiver` when none came in time, `interrupted` when the asker gave up.
    */
   async take(

@@ -1,0 +1,30 @@
+/**
+ * @module wire/fields
+ *
+ * Fields that mean the same on the link and on the agent's local socket.
+ */
+
+import { bytes, oneOf, optional, u8, u53 } from "./schema.ts"
+
+export const channelId = bytes(16)
+
+/** An X25519 u-coordinate. */
+export const share = bytes(32)
+
+/** r || s */
+export const signature = bytes(64)
+
+/** Which way data flows from the point of view of the sender of the message. */
+export const role = oneOf(["send", "receive", "duplex"])
+
+/** What the end digests cover: every record's header and tag, or the content's own SHA-256 as well. */
+export const digest = oneOf(["chain", "sha256"])
+
+/** What an end states of a direction that is over. */
+export const endOfDirection = {
+  direction: u8,
+  lengthBytes: u53,
+  records: u53,
+  digest: bytes(32),
+  content: optional(bytes(32)),
+}
