@@ -2,12 +2,15 @@ import { expect, test } from "bun:test"
 import { createCipheriv } from "node:crypto"
 import { AEAD_AES_256_GCM, CipherSuite, KDF_HKDF_SHA256, KEM_DHKEM_P256_HKDF_SHA256 } from "hpke"
 import { concat, fromHex, toHex, utf8 } from "../../src/lib/bytes.ts"
-import { p256Ecdh, p256Generate, p256PublicKey, type KeyPair } from "../../src/lib/crypto.ts"
+import { aes256gcmSeal, p256Ecdh, p256Generate, p256PublicKey, type KeyPair } from "../../src/lib/crypto.ts"
 import { MvmError } from "../../src/lib/errors.ts"
 import { AES_256_GCM, hpkeOpen, hpkeSeal, kemSharedSecret, keySchedule } from "../../src/tcb/hpke.ts"
-import vector from "../vectors/hpke-p256.json"
+import rfc9180 from "../vectors/hpke-rfc9180.json"
 
 const suite = new CipherSuite(KEM_DHKEM_P256_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_256_GCM)
+
+/** By RFC 9180's number of the AEAD. */
+const KEY_BYTES: Readonly<Record<number, number>> = { 1: 16, 2: 32 }
 
 function recipientOf(pair: KeyPair) {
   return {
@@ -25,25 +28,37 @@ async function codeOf(promise: Promise<unknown>): Promise<string> {
   return "none"
 }
 
-test("the encapsulation and key schedule agree with RFC 9180 A.3.1", () => {
-  const [skE, skR] = [fromHex(vector.skEm), fromHex(vector.skRm)]
-  const [enc, pkR] = [fromHex(vector.enc), fromHex(vector.pkRm)]
-  expect(toHex(p256PublicKey(skE))).toBe(vector.enc)
-  expect(toHex(p256PublicKey(skR))).toBe(vector.pkRm)
-  for (const dh of [p256Ecdh(skE, pkR), p256Ecdh(skR, enc)]) {
-    const shared = kemSharedSecret(dh, enc, pkR)
-    expect(toHex(shared)).toBe(vector.sharedSecret)
-    const { key, baseNonce } = keySchedule(shared, fromHex(vector.info), { id: 1, keyBytes: 16 })
-    expect(toHex(key)).toBe(vector.key)
-    expect(toHex(baseNonce)).toBe(vector.baseNonce)
-    const cipher = createCipheriv("aes-128-gcm", key, baseNonce).setAAD(fromHex(vector.aad))
-    const sealed = Buffer.concat([
-      cipher.update(fromHex(vector.plaintext)),
-      cipher.final(),
-      cipher.getAuthTag(),
-    ])
-    expect(sealed.toString("hex")).toBe(vector.ciphertext)
+test("encapsulation, key schedule and 12 encryptions agree with RFC 9180's vectors for P-256 in base mode", () => {
+  let encryptions = 0
+  for (const vector of rfc9180.vectors) {
+    const [skE, skR] = [fromHex(vector.skEm), fromHex(vector.skRm)]
+    const [enc, pkR] = [fromHex(vector.enc), fromHex(vector.pkRm)]
+    const keyBytes = KEY_BYTES[vector.aead_id]!
+    expect(toHex(p256PublicKey(skE))).toBe(vector.enc)
+    expect(toHex(p256PublicKey(skR))).toBe(vector.pkRm)
+    for (const dh of [p256Ecdh(skE, pkR), p256Ecdh(skR, enc)]) {
+      const shared = kemSharedSecret(dh, enc, pkR)
+      expect(toHex(shared)).toBe(vector.shared_secret)
+      const { key, baseNonce } = keySchedule(shared, fromHex(vector.info), { id: vector.aead_id, keyBytes })
+      expect(toHex(key)).toBe(vector.key)
+      expect(toHex(baseNonce)).toBe(vector.base_nonce)
+    }
+    for (const { aad, nonce, pt, ct } of vector.encryptions) {
+      const cipher = createCipheriv(
+        `aes-${keyBytes * 8}-gcm` as "aes-256-gcm",
+        fromHex(vector.key),
+        fromHex(nonce),
+      )
+      cipher.setAAD(fromHex(aad))
+      const sealed = Buffer.concat([cipher.update(fromHex(pt)), cipher.final(), cipher.getAuthTag()])
+      expect(sealed.toString("hex")).toBe(ct)
+      if (keyBytes !== AES_256_GCM.keyBytes) continue
+      expect(toHex(aes256gcmSeal(fromHex(vector.key), fromHex(nonce), fromHex(aad), fromHex(pt)))).toBe(ct)
+      encryptions += 1
+    }
   }
+  expect(rfc9180.vectors.map(({ aead_id }) => aead_id)).toEqual([1, AES_256_GCM.id])
+  expect(encryptions).toBe(6)
 })
 
 test("opens what an independent implementation sealed with the same suite", async () => {
