@@ -12,6 +12,7 @@ import { printable } from "../lib/log.ts"
 import { formatDuration, formatSize } from "../lib/units.ts"
 
 const DEFAULT_COLUMNS = 80
+const PROGRESS_MS = 200
 const CLEAR_LINE = "\r\u001b[K"
 
 /** @throws MvmError `sink` when the reader of stdout has gone. */
@@ -75,35 +76,43 @@ export class ProgressLine {
   readonly #label: string
   readonly #totalBytes: number | undefined
   readonly #startedMs = performance.now()
+  readonly #timer: ReturnType<typeof setInterval> | undefined
+  #bytes = 0
   #shownMs = 0
-  readonly #isTerminal: boolean
 
   constructor(label: string, totalBytes: number | undefined, quiet: boolean) {
     this.#label = label
     this.#totalBytes = totalBytes
-    this.#isTerminal = !quiet && isatty(2)
+    if (quiet || !isatty(2)) return
+    // Of a transfer that stands still, too, the last amount is shown, and a rate that falls.
+    this.#timer = setInterval(() => {
+      if (this.#bytes > 0) this.#show(performance.now())
+    }, PROGRESS_MS)
+    this.#timer.unref()
   }
 
   update(bytes: number): void {
-    if (!this.#isTerminal) return
+    this.#bytes = bytes
+    if (!this.#timer) return
     const now = performance.now()
-    if (now - this.#shownMs < 200) return
-    this.#shownMs = now
-    this.#show(bytes, now)
+    // A loop that never waits runs no timers.
+    if (now - this.#shownMs >= PROGRESS_MS) this.#show(now)
   }
 
   /** Makes room for what is said of the whole. */
   end(): void {
+    clearInterval(this.#timer)
     if (this.#shownMs > 0) tryWrite(CLEAR_LINE)
   }
 
-  #show(bytes: number, now: number): void {
+  #show(now: number): void {
+    this.#shownMs = now
     const seconds = Math.max(0.001, (now - this.#startedMs) / 1000)
-    const rate = bytes / seconds
-    const parts = [`${formatSize(bytes)}`, `${formatSize(rate)}/s`]
+    const rate = this.#bytes / seconds
+    const parts = [`${formatSize(this.#bytes)}`, `${formatSize(rate)}/s`]
     if (this.#totalBytes) {
-      parts.unshift(`${Math.floor((bytes / this.#totalBytes) * 100)} %`)
-      if (rate > 0) parts.push(`${formatDuration(((this.#totalBytes - bytes) / rate) * 1000)} left`)
+      parts.unshift(`${Math.floor((this.#bytes / this.#totalBytes) * 100)} %`)
+      if (rate > 0) parts.push(`${formatDuration(((this.#totalBytes - this.#bytes) / rate) * 1000)} left`)
     }
     const columns = columnsOf(2)
     tryWrite(`${CLEAR_LINE}${`${this.#label}: ${parts.join(", ")}`.slice(0, Math.max(1, columns - 1))}`)

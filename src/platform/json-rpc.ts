@@ -164,7 +164,15 @@ export class RpcClient {
     }
     const pending = this.#pending.get(message.id)
     if (!pending) return
-    if (message.progress !== undefined) return pending.progress(message.progress)
+    if (message.progress !== undefined) {
+      try {
+        return pending.progress(message.progress)
+      } catch (error) {
+        // What the caller does with it failed (its own output was closed): so did the call.
+        this.#pending.delete(message.id)
+        return pending.reject(asMvmError(error))
+      }
+    }
     this.#pending.delete(message.id)
     if (!message.error) return pending.resolve(message.result)
     const { code, message: text, hint } = message.error
