@@ -21,6 +21,8 @@ const MAX_RULE_BYTES = 256
 const MAX_PATH_BYTES = 1024
 /** A limit of nothing would allow no transfer, so zero says that there is none. */
 const NO_LIMIT = 0
+/** In place of an isolation where no memory is shared. */
+const NO_MEMORY = ""
 /** The longest DECISION any end accepts. */
 export const MAX_DECISION_BYTES = 8192
 
@@ -33,6 +35,8 @@ const ISOLATIONS = ["arena", "dedicated"] as const
 const DIGEST_MODES = ["chain", "sha256"] as const
 
 export type Verdict = (typeof VERDICTS)[number]
+/** How records travel: through shared memory, or in frames by way of the MVM. */
+export type Transport = (typeof TRANSPORTS)[number]
 export type Isolation = (typeof ISOLATIONS)[number]
 export type DigestMode = (typeof DIGEST_MODES)[number]
 
@@ -64,9 +68,10 @@ export interface Decision {
   readonly service: string
   /** The policy rule that allowed it, for people */
   readonly rule: string
-  readonly transport: (typeof TRANSPORTS)[number]
-  readonly isolation: Isolation
-  /** Size of each of the two rings */
+  readonly transport: Transport
+  /** Who else maps the memory; undefined on a relay, which has none */
+  readonly isolation: Isolation | undefined
+  /** Size of each of the two rings; 0 on a relay */
   readonly ringBytes: number
   readonly digestMode: DigestMode
   /** Plaintext bytes each direction may carry; undefined: any number */
@@ -112,7 +117,7 @@ export function encodeDecision(decision: Decision): Uint8Array {
     decision.service,
     decision.rule,
     decision.transport,
-    decision.isolation,
+    decision.isolation ?? NO_MEMORY,
     decision.ringBytes,
     decision.digestMode,
     decision.maxBytes ?? NO_LIMIT,
@@ -132,8 +137,6 @@ export function encodeDecision(decision: Decision): Uint8Array {
 export function parseDecision(bytes: Uint8Array): Decision {
   if (bytes.length > MAX_DECISION_BYTES) throw fault("length", `${bytes.length} bytes`)
   const raw = decodeFields(bytes, LABEL, NAMES, { structure: "DECISION", code: "protocol" })
-  const ringBytes = number(raw.ringBytes, "ringBytes")
-  if (!isRingBytes(ringBytes)) throw fault("ringBytes", `${ringBytes} is no ring size`)
   return {
     channelId: fixed(raw.channelId, CHANNEL_ID_BYTES, "channelId"),
     timeMs: number(raw.timeMs, "timeMs"),
@@ -142,13 +145,26 @@ export function parseDecision(bytes: Uint8Array): Decision {
     role: oneOf(raw.role, ROLES, "role"),
     service: text(raw.service, MAX_NAME_BYTES, "service"),
     rule: text(raw.rule, MAX_RULE_BYTES, "rule"),
-    transport: oneOf(raw.transport, TRANSPORTS, "transport"),
-    isolation: oneOf(raw.isolation, ISOLATIONS, "isolation"),
-    ringBytes,
+    ...way(raw),
     digestMode: oneOf(raw.digestMode, DIGEST_MODES, "digestMode"),
     maxBytes: number(raw.maxBytes, "maxBytes") || undefined,
     mvmMeasurement: fixed(raw.mvmMeasurement, SHA256_BYTES, "mvmMeasurement"),
   }
+}
+
+/** How records travel, and the memory that goes with it. */
+function way(
+  raw: Record<(typeof NAMES)[number], Uint8Array>,
+): Pick<Decision, "transport" | "isolation" | "ringBytes"> {
+  const transport = oneOf(raw.transport, TRANSPORTS, "transport")
+  const ringBytes = number(raw.ringBytes, "ringBytes")
+  if (transport === "memory") {
+    if (!isRingBytes(ringBytes)) throw fault("ringBytes", `${ringBytes} is no ring size`)
+    return { transport, isolation: oneOf(raw.isolation, ISOLATIONS, "isolation"), ringBytes }
+  }
+  oneOf(raw.isolation, [NO_MEMORY], "isolation")
+  if (ringBytes !== 0) throw fault("ringBytes", `${ringBytes} on a relay`)
+  return { transport, isolation: undefined, ringBytes }
 }
 
 function endFields(end: DecisionEnd): Field[] {

@@ -78,7 +78,7 @@ export class ChannelEnd {
     )
     this.opener = new Opener({
       key: asker ? keys.answererToAsker : keys.askerToAnswerer,
-      source: new RingSource(this.#consumer, this.decision.isolation),
+      source: new RingSource(this.#consumer, this.decision.isolation ?? "arena"),
       verifyHandshake: (signature) =>
         asker
           ? equalBytes(signature, acceptSignature) &&

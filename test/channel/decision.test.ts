@@ -39,6 +39,8 @@ const DECISION: Decision = {
   mvmMeasurement: bytes(32, 10),
 }
 
+const RELAYED = { transport: "relay", isolation: undefined, ringBytes: 0 } as const
+
 /** An independent encoder of the format: label, count, length-prefixed fields, all written by hand. */
 function byHand(fields: readonly (string | Uint8Array | bigint)[]): Uint8Array {
   const u32 = (value: number) => new Uint8Array([value >>> 24, value >>> 16, value >>> 8, value])
@@ -95,8 +97,10 @@ test("a decision comes back as it was encoded, in every variant", () => {
     for (const isolation of ["arena", "dedicated"] as const) {
       for (const digestMode of ["chain", "sha256"] as const) {
         for (const maxBytes of [undefined, 1, Number.MAX_SAFE_INTEGER]) {
-          const decision = { ...DECISION, role, isolation, digestMode, maxBytes, transport: "relay" as const }
+          const decision = { ...DECISION, role, isolation, digestMode, maxBytes }
           expect(parseDecision(encodeDecision(decision))).toEqual(decision)
+          const relayed = { ...decision, ...RELAYED }
+          expect(parseDecision(encodeDecision(relayed))).toEqual(relayed)
         }
       }
     }
@@ -118,6 +122,9 @@ test("unknown words, wrong lengths, control characters and broken text are refus
     [{ role: "both" as never }, "role"],
     [{ transport: "tcp" as never }, "transport"],
     [{ isolation: "" as never }, "isolation"],
+    [{ isolation: undefined }, "isolation"],
+    [{ ...RELAYED, isolation: "arena" }, "isolation"],
+    [{ ...RELAYED, ringBytes: 4096 }, "ringBytes"],
     [{ digestMode: "sha1" as never }, "digestMode"],
     [{ ringBytes: 12288 }, "ringBytes"],
     [{ service: "a\u001b[2J" }, "service"],

@@ -77,7 +77,7 @@ export function checkShare(context: MvmContext, ends: { asker: Member; answerer:
     const heldBytes = context.channels
       .of(uuid)
       .filter((channel) => holds(channel, uuid))
-      .reduce((sum, channel) => sum + channel.region.lengthBytes, 0)
+      .reduce((sum, { region }) => sum + (region?.lengthBytes ?? 0), 0)
     if (heldBytes >= limitBytes) {
       throw new MvmError("busy", `${name} holds its whole share of the shared memory`, {
         hint: "end some of its channels first",

@@ -1,9 +1,10 @@
 /**
  * @module mvm/channels/allocation
  *
- * A new channel and its region of the arena.
+ * A new channel and, unless it is relayed, its region of the arena.
  */
 
+import type { Transport } from "../../channel/decision.ts"
 import { random } from "../../lib/crypto.ts"
 import { toHex } from "../../lib/bytes.ts"
 import { regionBytes, regionLayout } from "../../ring/layout.ts"
@@ -12,6 +13,7 @@ import type { Program } from "../../wire/messages.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
 import type { Constraints, Rule } from "../policy/decide.ts"
+import type { ArenaRegion } from "./arena.ts"
 import type { Channel } from "./channel.ts"
 import type { Match } from "./offers.ts"
 
@@ -35,14 +37,14 @@ export interface Allocation {
   readonly alloc: Fields<"ALLOC">
   readonly rule: Rule
   readonly constraints: Constraints
+  readonly transport: Transport
 }
 
 /** @throws MvmError `busy`, `too_large` or `no_space`, see Arena.allocate. */
 export function allocate(context: MvmContext, allocation: Allocation): Channel {
-  const { asker, match, alloc, rule, constraints } = allocation
-  const ringBytes = ringFor(context)
-  const { lengthBytes, header } = regionLayout(ringBytes)
-  const region = context.arena.allocate(lengthBytes)
+  const { asker, match, alloc, rule, constraints, transport } = allocation
+  const ringBytes = transport === "memory" ? ringFor(context) : 0
+  const region = transport === "memory" ? allocateRegion(context, ringBytes) : undefined
   const id = random(16)
   const channel: Channel = {
     id,
@@ -51,6 +53,7 @@ export function allocate(context: MvmContext, allocation: Allocation): Channel {
     asker: end(asker, alloc.program),
     answerer: end(match.member, match.offer.program),
     askedFor: alloc.target,
+    transport,
     region,
     ringBytes,
     laddress: random(16),
@@ -73,8 +76,20 @@ export function allocate(context: MvmContext, allocation: Allocation): Channel {
     duplex: alloc.role === "duplex",
   }
   context.channels.add(channel)
-  context.arena.write(region, 0, header)
   return channel
+}
+
+/** Two rings that nobody has used, with their header. */
+function allocateRegion(context: MvmContext, ringBytes: number): ArenaRegion {
+  const { lengthBytes, header } = regionLayout(ringBytes)
+  const region = context.arena.allocate(lengthBytes)
+  try {
+    context.arena.write(region, 0, header)
+    return region
+  } catch (error) {
+    context.arena.free(region)
+    throw error
+  }
 }
 
 function end(member: Member, program: Program): Channel["asker"] {

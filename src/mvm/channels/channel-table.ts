@@ -8,7 +8,7 @@
 import { mkdirSync, readFileSync, readdirSync, renameSync, unlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fromHex, toHex } from "../../lib/bytes.ts"
-import type { DigestMode } from "../../channel/decision.ts"
+import type { DigestMode, Transport } from "../../channel/decision.ts"
 import { errnoOf } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import type { Arena } from "./arena.ts"
@@ -29,6 +29,9 @@ interface StoredChannel {
   asker: { uuid: string; name: string; program: string }
   answerer: { uuid: string; name: string; program: string }
   askedFor?: string
+  /** Absent: memory */
+  transport?: Transport
+  /** Zero on a relay */
   offset: number
   lengthBytes: number
   ringBytes: number
@@ -94,8 +97,9 @@ export class ChannelTable {
       asker: pick(channel.asker),
       answerer: pick(channel.answerer),
       askedFor: channel.askedFor,
-      offset: channel.region.offset,
-      lengthBytes: channel.region.lengthBytes,
+      transport: channel.transport,
+      offset: channel.region?.offset ?? 0,
+      lengthBytes: channel.region?.lengthBytes ?? 0,
       ringBytes: channel.ringBytes,
       transcript: toHex(channel.transcript),
       rule: channel.rule,
@@ -142,7 +146,7 @@ export class ChannelTable {
       }
       try {
         const channel = revive(JSON.parse(readFileSync(path, "utf8")) as StoredChannel)
-        this.#arena.reserve(channel.region)
+        if (channel.region) this.#arena.reserve(channel.region)
         this.#channels.set(channel.key, channel)
       } catch (error) {
         this.#log.error("channel_file_unreadable", { path, message: (error as Error).message })
@@ -155,7 +159,7 @@ export class ChannelTable {
   #remove(channel: Channel): void {
     if (!this.#channels.delete(channel.key)) return
     channel.state = "closed"
-    this.#arena.free(channel.region)
+    if (channel.region) this.#arena.free(channel.region)
     try {
       unlinkSync(this.#path(channel.key))
     } catch (error) {
@@ -185,7 +189,9 @@ function revive(stored: StoredChannel): Channel {
     asker: end(stored.asker),
     answerer: end(stored.answerer),
     askedFor: stored.askedFor ?? stored.answerer.name,
-    region: { offset: stored.offset, lengthBytes: stored.lengthBytes },
+    transport: stored.transport ?? "memory",
+    region:
+      stored.transport === "relay" ? undefined : { offset: stored.offset, lengthBytes: stored.lengthBytes },
     ringBytes: stored.ringBytes,
     laddress: new Uint8Array(16),
     rule: stored.rule,

@@ -14,7 +14,7 @@
  * (its link began a new epoch without naming the channel, or its VM is gone).
  */
 
-import type { DigestMode } from "../../channel/decision.ts"
+import type { DigestMode, Transport } from "../../channel/decision.ts"
 import type { ErrorCode } from "../../lib/errors.ts"
 import type { ArenaRegion } from "./arena.ts"
 
@@ -61,7 +61,10 @@ export interface Channel {
   readonly answerer: ChannelEnd
   /** The name the asker asked for; a rule may have put the answerer in its place. */
   readonly askedFor: string
-  readonly region: ArenaRegion
+  readonly transport: Transport
+  /** None on a relay */
+  readonly region: ArenaRegion | undefined
+  /** Of each ring; 0 on a relay */
   readonly ringBytes: number
   readonly laddress: Uint8Array
   /** The rule that allowed it, as people and the audit know it */

@@ -12,7 +12,7 @@
 import { random, sha256, p256Verify } from "../../lib/crypto.ts"
 import { equalBytes, toHex } from "../../lib/bytes.ts"
 import { MvmError } from "../../lib/errors.ts"
-import { encodeDecision, type DecisionEnd } from "../../channel/decision.ts"
+import { encodeDecision, type DecisionEnd, type Transport } from "../../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../../tcb/binding.ts"
 import { sealGrant } from "../../tcb/grant.ts"
@@ -26,11 +26,15 @@ import type { Member } from "../member.ts"
 import { uuidBytes, type Session } from "../session.ts"
 import type { MvmContext } from "../context.ts"
 import type { Match } from "./offers.ts"
+import { checkRelayShare, chooseTransport } from "./transport.ts"
 import type { Constraints, Rule } from "../policy/decide.ts"
 import type { AppraisedEvidence } from "../verifier.ts"
 
 /** The longest a `send --wait` is held. */
 const MAX_WAIT_MS = 24 * 3600 * 1000
+
+/** What a grant says of memory where there is none: the pseudo-address alone is granted. */
+const NO_REGION = { offset: 0, lengthBytes: 0 }
 
 export interface OpeningRequest {
   readonly asker: Member
@@ -88,6 +92,7 @@ interface Meeting {
   readonly target: string
   readonly rule: Rule
   readonly constraints: Constraints
+  readonly transport: Transport
 }
 
 /** What an end proved, and its 32-byte X25519 share. */
@@ -103,7 +108,7 @@ interface SignedDecision {
   readonly logged: Promise<void>
 }
 
-/** Both ends are there and may have the channel. @throws MvmError `denied`, `no_agent`, `unreachable`, `busy`. */
+/** Both ends are there and may have the channel. @throws MvmError `denied`, `refused`, `no_agent`, `busy`. */
 function admit(context: MvmContext, request: OpeningRequest, found: Found): Meeting {
   const { asker, alloc } = request
   const { askerSession, target, match } = found
@@ -115,15 +120,14 @@ function admit(context: MvmContext, request: OpeningRequest, found: Found): Meet
   if (targetNow !== target) throw new MvmError("denied", "the policy changed while the request waited")
   demandKind(constraints, asker, askerSession)
   demandKind(constraints, answerer, answererSession)
-  if (!askerSession.canMap || !answererSession.canMap) {
-    const who = askerSession.canMap ? answerer.record.name : asker.record.name
-    throw new MvmError("unreachable", `${who} cannot map the shared memory`, {
-      hint: `mvm guest status on ${who} shows its mapping`,
-    })
-  }
+  const transport = chooseTransport(constraints, [
+    { member: asker, session: askerSession },
+    { member: answerer, session: answererSession },
+  ])
   checkChannelLimit(context, rule, constraints)
-  checkShare(context, { asker, answerer })
-  return { asker, askerSession, answerer, answererSession, match, target, rule, constraints }
+  if (transport === "memory") checkShare(context, { asker, answerer })
+  else checkRelayShare(context, asker, answerer)
+  return { asker, askerSession, answerer, answererSession, match, target, rule, constraints, transport }
 }
 
 /** The steps from a region to an open channel, in the order in which {@link Opening.run} takes them. */
@@ -254,8 +258,8 @@ class Opening {
       role: alloc.role,
       service: alloc.service,
       rule: rule.label,
-      transport: "memory",
-      isolation: "arena",
+      transport: channel.transport,
+      isolation: channel.region ? "arena" : undefined,
       ringBytes: channel.ringBytes,
       digestMode: channel.digestMode,
       maxBytes: channel.maxBytes,
@@ -285,6 +289,7 @@ class Opening {
       answerer: answerer.record.name,
       service: alloc.service,
       rule: rule.label,
+      transport: channel.transport,
       decision: toHex(sha256(decision)),
       transcript: toHex(channel.transcript),
     })
@@ -343,7 +348,7 @@ class Opening {
   }
 
   #seal(recipient: Member, context: Uint8Array): Promise<Uint8Array> {
-    const { id, laddress, region, ringBytes } = this.#channel
+    const { id, laddress, region = NO_REGION, ringBytes } = this.#channel
     return sealGrant({
       channelId: id,
       recipientUuid: uuidBytes(recipient.record.uuid),
