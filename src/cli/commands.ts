@@ -8,9 +8,11 @@ import { auditExport, auditList, auditVerify } from "./audit.ts"
 import { channelClose, channelList } from "./channel.ts"
 import type { CommandSpec } from "./command.ts"
 import { guestAgent } from "./guest/agent.ts"
+import { guestInstall } from "./guest/install.ts"
 import { guestRecv } from "./guest/recv.ts"
 import { guestSend } from "./guest/send.ts"
 import { guestStatus } from "./guest/status.ts"
+import { installCommand } from "./install.ts"
 import { measureEvidence, measureExplain, measureVerify } from "./measure-evidence.ts"
 import {
   measureApprove,
@@ -34,6 +36,7 @@ import { vmSet } from "./vm/set.ts"
 export const COMMANDS: readonly CommandSpec[] = [
   serveCommand,
   statusCommand,
+  installCommand,
   vmCreate,
   vmStart,
   vmWait,
@@ -67,4 +70,5 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestSend,
   guestRecv,
   guestStatus,
+  guestInstall,
 ]

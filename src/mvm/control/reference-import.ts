@@ -14,6 +14,7 @@ import { fromUtf8 } from "../../lib/bytes.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
 import { readWhole } from "../../platform/durable-file.ts"
 import {
+  IMA_POLICY_PATHS,
   emptyReference,
   type MeasurementKind,
   type ReferenceTable,
@@ -25,6 +26,9 @@ import { parseSigningKey, verifySignedReference } from "../reference/signature.t
 export const KEY_FOLDER = "reference-keys"
 
 const MAX_KEY_BYTES = 4096
+
+/** Files of an image that every boot of it must have measured. */
+const REQUIRED_OF_IMAGE = [...IMA_POLICY_PATHS, "/usr/bin/mvm"]
 
 /** `tree` is a manifest that a command made of a directory, so it is for whichever kind of log the VM has. */
 export const IMPORT_FORMATS = ["manifest", "sha256sum", "tree"] as const
@@ -72,7 +76,9 @@ export function readImport(stateDirectory: string, request: ImportRequest): Impo
 
 function readUnsigned(format: ImportFormat, content: Uint8Array, kind: MeasurementKind): ReferenceTable {
   if (format === "sha256sum") return { ...emptyReference(kind), files: parseSha256sum(content) }
-  return parseReference(content)
+  const table = parseReference(content)
+  if (format !== "tree" || kind !== "kernel") return table
+  return { ...table, required: new Set(REQUIRED_OF_IMAGE.filter((path) => table.files.has(path))) }
 }
 
 function ofKind(table: ReferenceTable, kind: MeasurementKind, format: ImportFormat): ReferenceTable {

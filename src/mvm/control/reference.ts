@@ -9,7 +9,11 @@ import { fromHex, toHex } from "../../lib/bytes.ts"
 import { MvmError } from "../../lib/errors.ts"
 import type { Handler, Params } from "../../platform/json-rpc.ts"
 import { BOOT_AGGREGATE_PCRS } from "../../tcb/measurement/quote.ts"
-import { learnReference, type ReferenceTable } from "../../tcb/measurement/reference-table.ts"
+import {
+  IMA_POLICY_PATHS,
+  learnReference,
+  type ReferenceTable,
+} from "../../tcb/measurement/reference-table.ts"
 import { toApprove, approve, differences, PCR_SUBJECT } from "./approval.ts"
 import { boolean, optionalText, text, texts } from "./params.ts"
 import { isAgent, seenOf } from "../measured-member.ts"
@@ -21,7 +25,7 @@ import type { ReferenceEntry } from "../state/registry-reference.ts"
 import type { Mvm } from "../context.ts"
 
 /** What every boot of a VM must have measured, where it was measured in the boot that is learnt. */
-const REQUIRED_PATHS = new Set(["/etc/ima/policy"])
+const REQUIRED_PATHS: ReadonlySet<string> = new Set(IMA_POLICY_PATHS)
 
 /** Firmware's settings and boot variables (1 and 5) change between good boots; these do not. */
 const LEARNT_PCRS: readonly number[] = [0, 2, 3, 4, 6, 7, 8, 9]

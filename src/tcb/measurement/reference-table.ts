@@ -15,6 +15,12 @@ import type { FileDigest } from "./ima-log.ts"
 /** First entry of every log, and never a file's. */
 export const BOOT_AGGREGATE = "boot_aggregate"
 
+/**
+ * Where the kernel's measurement policy is in a guest: loaded by our own init, or by systemd. A boot that did not load
+ * the one it has did not measure what it should.
+ */
+export const IMA_POLICY_PATHS = ["/etc/ima/policy", "/etc/ima/ima-policy"] as const
+
 /** Who keeps the log. */
 export type MeasurementKind = "kernel" | "agent"
 

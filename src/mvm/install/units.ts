@@ -1,0 +1,58 @@
+/**
+ * @module mvm/install/units
+ *
+ * The systemd unit of the host daemon. QEMU and swtpm are its children and outlive it, so that stopping or upgrading
+ * it stops no VM; they have its limits too. The runtime makes code while it runs, and so does QEMU's translator: no
+ * MemoryDenyWriteExecute. RemoveIPC would remove the arena from /dev/shm.
+ */
+
+/** @param executable absolute path of mvm */
+export function hostUnit(executable: string): string {
+  return `[Unit]
+Description=mvm, channels between virtual machines
+Documentation=man:mvm(1)
+After=network.target libvirtd.service
+
+[Service]
+Type=exec
+User=mvm
+Group=mvm
+EnvironmentFile=-/etc/default/mvm
+ExecStart=${executable} serve --state /var/lib/mvm --policy /etc/mvm/policy.toml $MVM_SERVE_OPTIONS
+Restart=on-failure
+RestartSec=1
+KillMode=process
+LimitNOFILE=65536
+RemoveIPC=no
+UMask=0077
+
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome=read-only
+ReadWritePaths=/var/lib/mvm /run/mvm
+PrivateTmp=yes
+DevicePolicy=closed
+DeviceAllow=/dev/kvm rw
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+KeyringMode=private
+SystemCallArchitectures=native
+SystemCallFilter=@system-service seccomp
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+`
+}
