@@ -17,6 +17,7 @@ import { greatestRingBytes, isRingBytes, regionBytes } from "../ring/layout.ts"
 import { Arena } from "./channels/arena.ts"
 import { AuditCommitter } from "./state/audit-committer.ts"
 import { openAudit } from "./state/audit.ts"
+import { ChannelStore } from "./state/channel-store.ts"
 import { Broker } from "./broker.ts"
 import { ChannelTable } from "./channels/channel-table.ts"
 import type { Mvm, MvmContext } from "./context.ts"
@@ -70,7 +71,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     undo.push(() => policy.close())
     const arena = Arena.open(options.arenaPath ?? defaultArenaPath(stateDir), options.arenaBytes)
     undo.push(() => arena.close())
-    const channels = new ChannelTable(arena, join(stateDir.path, "channels"), log)
+    const channels = new ChannelTable(arena, new ChannelStore(registry.database), log)
     const kept = channels.restore()
     const measurement = await ownMeasurement()
     const verifiers = new Map<string, Verifier>()

@@ -12,6 +12,7 @@ import { Arena } from "../../src/mvm/channels/arena.ts"
 import { AuditCommitter } from "../../src/mvm/state/audit-committer.ts"
 import { openAudit } from "../../src/mvm/state/audit.ts"
 import { Broker } from "../../src/mvm/broker.ts"
+import { ChannelStore } from "../../src/mvm/state/channel-store.ts"
 import { ChannelTable } from "../../src/mvm/channels/channel-table.ts"
 import type { MvmContext } from "../../src/mvm/context.ts"
 import { EvidenceStore } from "../../src/mvm/evidence/store.ts"
@@ -76,7 +77,7 @@ export class ScriptedMvm {
       evidence: new EvidenceStore(join(folder, "evidence"), log),
       policy,
       arena,
-      channels: new ChannelTable(arena, join(folder, "channels"), log),
+      channels: new ChannelTable(arena, new ChannelStore(registry.database), log),
       offers: new OfferBoard(),
       hub,
       identity: stateDir.identity,

@@ -1,16 +1,14 @@
 /**
  * @module mvm/channels/channel-table
  *
- * All channels of this host, their regions, and what of them outlives the MVM: one small file a channel, so that
- * a restarted MVM knows which regions may still be in use before any agent has spoken.
+ * All channels of this host, their regions, and what of them outlives the MVM: one row a channel, so that a
+ * restarted MVM knows which regions may still be in use before any agent has spoken.
  */
 
-import { mkdirSync, readFileSync, readdirSync, renameSync, unlinkSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
 import { fromHex, toHex } from "../../lib/bytes.ts"
 import type { DigestMode, Transport } from "../../channel/decision.ts"
-import { errnoOf } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
+import type { ChannelStore } from "../state/channel-store.ts"
 import type { Arena } from "./arena.ts"
 import {
   endOf,
@@ -22,7 +20,7 @@ import {
   type LoggedEnd,
 } from "./channel.ts"
 
-/** What a channel's file holds. */
+/** What a channel's row holds. */
 interface StoredChannel {
   id: string
   service: string
@@ -58,14 +56,13 @@ interface StoredEnd {
 export class ChannelTable {
   readonly #channels = new Map<string, Channel>()
   readonly #arena: Arena
-  readonly #directory: string
+  readonly #store: ChannelStore
   readonly #log: Log
 
-  constructor(arena: Arena, directory: string, log: Log) {
+  constructor(arena: Arena, store: ChannelStore, log: Log) {
     this.#arena = arena
-    this.#directory = directory
+    this.#store = store
     this.#log = log
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
   }
 
   get size(): number {
@@ -114,9 +111,7 @@ export class ChannelTable {
         receipt: storeEnd(receipt),
       })),
     }
-    const path = this.#path(channel.key)
-    writeFileSync(`${path}.new`, JSON.stringify(stored), { mode: 0o600 })
-    renameSync(`${path}.new`, path)
+    this.#store.put(channel.key, JSON.stringify(stored))
   }
 
   /** `end` can no longer touch the region; when neither can, the region is free again. */
@@ -134,23 +129,18 @@ export class ChannelTable {
 
   /**
    * Take back what an earlier life of the MVM left: its regions stay reserved until both ends released them.
-   * A file that cannot be read is removed and said: where its region lies is lost with it. An agent that still holds
+   * A row that cannot be read is removed and said: where its region lies is lost with it. An agent that still holds
    * the channel is told at READY that nobody knows it; what another channel has in that place stays secret meanwhile.
    */
   restore(): number {
-    for (const file of readdirSync(this.#directory)) {
-      const path = join(this.#directory, file)
-      if (!file.endsWith(".json")) {
-        unlinkSync(path)
-        continue
-      }
+    for (const { key, body } of this.#store.all()) {
       try {
-        const channel = revive(JSON.parse(readFileSync(path, "utf8")) as StoredChannel)
+        const channel = revive(JSON.parse(body) as StoredChannel)
         if (channel.region) this.#arena.reserve(channel.region)
         this.#channels.set(channel.key, channel)
       } catch (error) {
-        this.#log.error("channel_file_unreadable", { path, message: (error as Error).message })
-        unlinkSync(path)
+        this.#log.error("channel_unreadable", { channel: key, message: (error as Error).message })
+        this.#store.drop(key)
       }
     }
     return this.#channels.size
@@ -160,15 +150,7 @@ export class ChannelTable {
     if (!this.#channels.delete(channel.key)) return
     channel.state = "closed"
     if (channel.region) this.#arena.free(channel.region)
-    try {
-      unlinkSync(this.#path(channel.key))
-    } catch (error) {
-      if (errnoOf(error) !== "ENOENT") throw error
-    }
-  }
-
-  #path(key: string): string {
-    return join(this.#directory, `${key}.json`)
+    this.#store.drop(channel.key)
   }
 }
 

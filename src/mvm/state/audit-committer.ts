@@ -1,8 +1,8 @@
 /**
  * @module mvm/state/audit-committer
  *
- * Group commit for the audit log: rows that arrive in the same turn of the event loop share one fsync. A promise
- * resolves only when its row is on disk.
+ * Group commit for the audit log: rows that arrive in the same turn of the event loop share one transaction, and
+ * those that arrive during a flush share the next. A promise resolves only when its row is on disk.
  */
 
 import { asMvmError } from "../../lib/errors.ts"
@@ -39,7 +39,7 @@ export class AuditCommitter {
     return committed
   }
 
-  /** Write what is queued now. */
+  /** Put what is queued into the log now; it is on disk when the promises of its rows say so. */
   flush(): void {
     const rows = this.#queue
     this.#queue = []
@@ -48,16 +48,20 @@ export class AuditCommitter {
     for (const row of rows) this.#write([row])
   }
 
-  /** @returns whether the rows are settled: written, or a single one that was refused */
+  /** @returns false for several rows of which one cannot be written: nothing happened to any of them */
   #write(rows: readonly Row[]): boolean {
+    let synced: Promise<void>
     try {
-      this.log.appendMany(rows)
+      synced = this.log.appendUnsynced(rows)
     } catch (error) {
       if (rows.length > 1) return false
       for (const row of rows) row.reject(error)
       return true
     }
-    for (const row of rows) row.resolve()
+    synced.then(
+      () => rows.forEach((row) => row.resolve()),
+      (error: unknown) => rows.forEach((row) => row.reject(error)),
+    )
     return true
   }
 }

@@ -24,7 +24,7 @@ import {
   rowHash,
   rowProblem,
 } from "./audit-chain.ts"
-import { AuditHeadFile } from "./audit-head.ts"
+import { AuditHeadFile, type SignedHead } from "./audit-head.ts"
 import { type Query, type StateDatabase, storedJson } from "./database.ts"
 import type { StateDir } from "./state-dir.ts"
 
@@ -120,23 +120,21 @@ export class AuditLog {
 
   /** Adds rows that share one commit: all of them, or none. */
   appendMany(entries: readonly AuditEntry[], nowMs = Date.now()): AuditHead[] {
-    if (entries.length === 0) return []
     return this.#database.transaction(() => {
-      const stored = this.#last.get()
-      let head: AuditHead = stored ? toChained(stored) : { sequence: 0, hash: GENESIS }
-      let signature: Uint8Array = GENESIS
-      const heads = entries.map(({ kind, subject }) => {
-        if (!KIND.test(kind)) throw new MvmError("config", "audit.kind: not a lower-case word")
-        const row = { sequence: head.sequence + 1, timeMs: nowMs, kind, body: canonicalBody(subject) }
-        const hash = rowHash(head.hash, row)
-        signature = this.#sign(row.sequence, hash)
-        this.#insert.run(row.sequence, row.timeMs, kind, row.body, hash, signature)
-        head = { sequence: row.sequence, hash }
-        return head
-      })
-      const newest = { ...head, signature }
-      this.#database.afterCommit(() => this.#headFile.write(newest))
+      const { heads, newest } = this.#insertAll(entries, nowMs)
+      if (newest) this.#database.afterCommit(() => this.#headFile.write(newest))
       return heads
+    })
+  }
+
+  /**
+   * As {@link appendMany}, without holding up this process: the rows are in the log when this returns, and on disk
+   * when its promise resolves.
+   */
+  appendUnsynced(entries: readonly AuditEntry[]): Promise<void> {
+    const { newest } = this.#database.transactionUnsynced(() => this.#insertAll(entries, Date.now()))
+    return this.#database.synced().then(() => {
+      if (newest) this.#headFile.write(newest)
     })
   }
 
@@ -214,6 +212,26 @@ export class AuditLog {
     this.#headFile.create(
       last ? toChained(last) : { sequence: 0, hash: GENESIS, signature: this.#sign(0, GENESIS) },
     )
+  }
+
+  #insertAll(
+    entries: readonly AuditEntry[],
+    nowMs: number,
+  ): { heads: AuditHead[]; newest: SignedHead | undefined } {
+    const stored = this.#last.get()
+    let head: AuditHead = stored ? toChained(stored) : { sequence: 0, hash: GENESIS }
+    let newest: SignedHead | undefined
+    const heads = entries.map(({ kind, subject }) => {
+      if (!KIND.test(kind)) throw new MvmError("config", "audit.kind: not a lower-case word")
+      const row = { sequence: head.sequence + 1, timeMs: nowMs, kind, body: canonicalBody(subject) }
+      const hash = rowHash(head.hash, row)
+      const signature = this.#sign(row.sequence, hash)
+      this.#insert.run(row.sequence, row.timeMs, kind, row.body, hash, signature)
+      head = { sequence: row.sequence, hash }
+      newest = { ...head, signature }
+      return head
+    })
+    return { heads, newest }
   }
 
   #headProblem(): string | undefined {

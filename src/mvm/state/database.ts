@@ -3,10 +3,14 @@
  *
  * The sqlite file under registry and audit log: opened with WAL and a flush at every commit, its schema brought up
  * to date or refused, its failures turned into ours. Integers come out as bigint; callers narrow them.
+ *
+ * A flush holds up everything else this process does. Where somebody waits for it anyway, the commit is made without
+ * ({@link StateDatabase.transactionUnsynced}) and the log file flushed by another thread
+ * ({@link StateDatabase.synced}): what is on disk after that is the same.
  */
 
 import { Database, SQLiteError, type SQLQueryBindings, type Statement } from "bun:sqlite"
-import { closeSync, constants, openSync } from "node:fs"
+import { closeSync, constants, fdatasync, openSync } from "node:fs"
 import { errnoOf, MvmError } from "../../lib/errors.ts"
 import { APPLICATION_ID, MIGRATIONS } from "./schema.ts"
 
@@ -26,6 +30,9 @@ export class StateDatabase {
   readonly #statements: Statement[] = []
   #depth = 0
   #afterCommit: (() => void)[] = []
+  #walFd: number | undefined
+  #syncing: Promise<void> | undefined
+  #syncNext: Promise<void> | undefined
 
   private constructor(path: string, db: Database) {
     this.path = path
@@ -84,6 +91,34 @@ export class StateDatabase {
     return result
   }
 
+  /**
+   * As {@link transaction}, outermost only. It outlives this process at once, and a power cut once {@link synced}
+   * says so.
+   *
+   * @spec sqlite pragma synchronous: NORMAL leaves out only the flush of the log after a commit
+   */
+  transactionUnsynced<T>(work: () => T): T {
+    this.#db.run("PRAGMA synchronous = NORMAL")
+    try {
+      return this.transaction(work)
+    } finally {
+      this.#db.run("PRAGMA synchronous = FULL")
+    }
+  }
+
+  /** Resolves when every transaction that ended before the call is on disk. @throws MvmError `io`. */
+  synced(): Promise<void> {
+    if (!this.#syncing) return (this.#syncing = this.#sync())
+    // The flush under way may have begun before the newest commit; one more serves all who ask meanwhile.
+    this.#syncNext ??= this.#syncing
+      .catch(() => {})
+      .then(() => {
+        this.#syncNext = undefined
+        return (this.#syncing = this.#sync())
+      })
+    return this.#syncNext
+  }
+
   /** Runs `step` once the transaction under way is on disk, or now where there is none; never after a rollback. */
   afterCommit(step: () => void): void {
     if (this.#depth > 0) this.#afterCommit.push(step)
@@ -93,6 +128,22 @@ export class StateDatabase {
   close(): void {
     for (const statement of this.#statements.splice(0)) statement.finalize()
     this.#db.close(true)
+    if (this.#walFd !== undefined) closeSync(this.#walFd)
+  }
+
+  async #sync(): Promise<void> {
+    try {
+      // The file stays the same one for as long as the database is open.
+      const fd = (this.#walFd ??= openSync(`${this.path}-wal`, constants.O_RDWR))
+      await new Promise<void>((resolve, reject) => {
+        fdatasync(fd, (error) => (error ? reject(error) : resolve()))
+      })
+    } catch (cause) {
+      const errno = errnoOf(cause) ?? "unknown"
+      throw new MvmError("io", `${this.path}: cannot be flushed to disk (${errno})`, { cause })
+    } finally {
+      this.#syncing = undefined
+    }
   }
 }
 

@@ -93,4 +93,10 @@ export const MIGRATIONS: readonly string[] = [
     PRIMARY KEY (scope, glob)
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  CREATE TABLE channel (
+    key  TEXT PRIMARY KEY,
+    body TEXT NOT NULL
+  ) STRICT;
+  `,
 ]

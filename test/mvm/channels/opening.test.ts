@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test"
 import { Arena } from "../../../src/mvm/channels/arena.ts"
 import { Broker } from "../../../src/mvm/broker.ts"
+import { ChannelStore } from "../../../src/mvm/state/channel-store.ts"
 import { ChannelTable } from "../../../src/mvm/channels/channel-table.ts"
 import { regionBytes } from "../../../src/ring/layout.ts"
 import { openBetween, refusal, until } from "../scripted-member.ts"
@@ -188,10 +189,10 @@ describe("regions", () => {
     const mvm = await ScriptedMvm.start()
     const [a, b] = [await mvm.member("a"), await mvm.member("b")]
     await openBetween(a, b)
-    const { arena } = mvm.context
+    const { arena, registry } = mvm.context
     const channels = new ChannelTable(
       Arena.open(arena.path, arena.sizeBytes),
-      `${mvm.folder}/channels`,
+      new ChannelStore(registry.database),
       mvm.context.log,
     )
     expect(channels.restore()).toBe(1)
