@@ -158,12 +158,9 @@ export class AgentChannels {
         logOffset: allocated.logOffset,
       },
       (quote) =>
-        this.#client.link.request(
-          "REQUEST",
-          { channelId: allocated.channelId, share, signature, quote },
-          "OPENED",
-          { timeoutMs: STEP_MS },
-        ),
+        this.#client.link.request("REQUEST", { channelId: allocated.channelId, signature, quote }, "OPENED", {
+          timeoutMs: STEP_MS,
+        }),
     )
     opening.isOpen = true
     const parsed = this.#verifyDecision(opened, allocated.channelId)
@@ -306,7 +303,7 @@ export class AgentChannels {
     { program, gone }: Caller,
     onRequest: (requestId: number) => void,
   ): Promise<{ me: Membership; allocated: Fields<"ALLOCATED"> }> {
-    const { target, service, role, digest } = wanted
+    const { target, service, role, digest, share } = wanted
     const deadline = performance.now() + wanted.waitMs
     for (;;) {
       const waitMs = Math.max(0, Math.round(deadline - performance.now()))
@@ -315,7 +312,7 @@ export class AgentChannels {
         if (!this.#client.holds(me)) throw noMvm()
         const { fields } = await this.#client.link.request(
           "ALLOC",
-          { target, service, role, digest, waitMs, program },
+          { target, service, role, digest, waitMs, program, share },
           "ALLOCATED",
           { timeoutMs: waitMs + STEP_MS, onId: onRequest },
         )

@@ -116,7 +116,7 @@ export const MESSAGES = defineTable({
     from: "guest",
     since: 1,
     maxBytes: 2048,
-    fields: { target: name(64), service: name(64), role, digest, waitMs: u32, program },
+    fields: { target: name(64), service: name(64), role, digest, waitMs: u32, program, share },
   }),
   ALLOCATED: row({
     id: 19,
@@ -145,7 +145,7 @@ export const MESSAGES = defineTable({
     from: "guest",
     since: 1,
     maxBytes: 4096,
-    fields: { channelId, share, signature, quote },
+    fields: { channelId, signature, quote },
   }),
   CHALLENGE: row({
     id: 23,

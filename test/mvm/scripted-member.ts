@@ -53,6 +53,8 @@ export class ScriptedMember {
   readonly keys: MemberKeys
   readonly aggregate: Uint8Array
   readonly heard: LinkMessage[] = []
+  /** 32 bytes; what it asks for channels with */
+  readonly share = x25519Generate().publicKey
   /** Named in READY */
   held: { channelId: Uint8Array; transcript: Uint8Array }[] = []
   client!: LinkClient
@@ -179,6 +181,7 @@ export class ScriptedMember {
         digest: "chain",
         waitMs: 0,
         program: PROGRAM,
+        share: this.share,
         ...change,
       },
       "ALLOCATED",
@@ -202,7 +205,7 @@ export class ScriptedMember {
   ): Promise<{ opened: Promise<NamedMessage<"OPENED">>; share: Uint8Array; grant: Grant }> {
     const { channelId, nonce, targetUuid, sealed, logOffset } = allocated
     const grant = await this.openGrant(channelId, sha256(nonce), sealed)
-    const share = x25519Generate().publicKey
+    const { share } = this
     const { epoch } = this.membership
     const { laddress } = grant
     const asked = requestMessage({ laddress, targetUuid, service, share, nonce, epoch, program: PROGRAM })
@@ -210,7 +213,7 @@ export class ScriptedMember {
     const quote = this.quote({ purpose: "request", nonce, binding: requestBinding(asked) })
     const opened = this.client.link.request(
       "REQUEST",
-      { channelId, share, signature: this.sign(asked), quote },
+      { channelId, signature: this.sign(asked), quote },
       "OPENED",
       { timeoutMs: PATIENCE_MS },
     )

@@ -85,7 +85,7 @@ export class ChannelTable {
     this.#channels.set(channel.key, channel)
   }
 
-  /** Remember an open channel across restarts of the MVM. */
+  /** Remember a granted channel across restarts of the MVM, in the transaction of the audit row that makes it one. */
   persist(channel: Channel): void {
     if (!this.#channels.has(channel.key)) return
     const stored: StoredChannel = {

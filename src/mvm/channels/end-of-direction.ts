@@ -8,7 +8,7 @@
 
 import { toHex } from "../../lib/bytes.ts"
 import { p256Verify } from "../../lib/crypto.ts"
-import { MvmError, asMvmError } from "../../lib/errors.ts"
+import { MvmError } from "../../lib/errors.ts"
 import { finMessage, receiptMessage, sameContent } from "../../channel/transcript.ts"
 import type { NamedMessage } from "../../wire/link.ts"
 import { directionFrom, otherEnd, type Channel, type ChannelEnd, type EndOfDirection } from "./channel.ts"
@@ -73,13 +73,10 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
   if (message.name === "RECEIPT" && (!direction.fin || !sameContent(direction.fin, stated))) {
     throw new MvmError("digest_mismatch", `RECEIPT of ${end.name} does not match what was sent`)
   }
-  const logged = commit(context, statement, stated).then(
-    () => remember(context, channel),
-    (error: unknown) => {
-      direction[slot] = undefined
-      throw error
-    },
-  )
+  const logged = commit(context, statement, stated).catch((error: unknown) => {
+    direction[slot] = undefined
+    throw error
+  })
   direction[slot] = { ...stated, logged }
   await logged
   if (isClosed(channel)) throw new MvmError("aborted", `${message.name}: the channel has ended`)
@@ -88,7 +85,7 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
 
 function commit(context: MvmContext, statement: EndStatement, stated: EndOfDirection): Promise<void> {
   const { channel, end, message } = statement
-  return context.audit.commit(message.name === "FIN" ? "fin" : "receipt", {
+  const row = {
     channel: channel.key,
     service: channel.service,
     by: end.name,
@@ -101,16 +98,9 @@ function commit(context: MvmContext, statement: EndStatement, stated: EndOfDirec
     content: stated.content ? toHex(stated.content) : null,
     transcript: toHex(channel.transcript),
     signature: toHex(stated.signature),
-  })
-}
-
-/** For the next life of the MVM. The row on disk is what counts: a failure here ends nothing. */
-function remember(context: MvmContext, channel: Channel): void {
-  try {
-    context.channels.persist(channel)
-  } catch (error) {
-    context.log.warn("channel_file", { channel: channel.key, message: asMvmError(error).message })
   }
+  const kind = message.name === "FIN" ? "fin" : "receipt"
+  return context.audit.commit(kind, row, () => context.channels.persist(channel))
 }
 
 /** Asked again after an await: the state may be another by then. */

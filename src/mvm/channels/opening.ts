@@ -146,8 +146,7 @@ class Opening {
   }
 
   async run(): Promise<Opened> {
-    const asked = await this.#askerProves()
-    const answered = await this.#answererProves(asked.share)
+    const [asked, answered] = await this.#bothProve()
     const decided = this.#decide(asked, answered)
     const acceptSignature = await this.#grant(decided)
     return {
@@ -161,6 +160,21 @@ class Opening {
         leaseMs: this.#context.leaseMs,
       },
     }
+  }
+
+  /**
+   * Both ends at once where the asker was found trusted before, in this boot of it. Who waits is not bothered for one
+   * that never was.
+   */
+  async #bothProve(): Promise<[asker: Proven, answerer: Proven]> {
+    if (this.#meeting.asker.verifier.opinion.verdict !== "trusted") {
+      return [await this.#askerProves(), await this.#answererProves()]
+    }
+    // Both are heard before one of them is refused: the asker's REQUEST is what a refusal answers.
+    const [asked, answered] = await Promise.allSettled([this.#askerProves(), this.#answererProves()])
+    if (asked.status === "rejected") throw asked.reason
+    if (answered.status === "rejected") throw answered.reason
+    return [asked.value, answered.value]
   }
 
   /** ALLOCATED and REQUEST: steps 5 and 6 of the method. */
@@ -185,7 +199,7 @@ class Opening {
           laddress: channel.laddress,
           targetUuid,
           service: alloc.service,
-          share: fields.share,
+          share: alloc.share,
           nonce,
           epoch: askerSession.epoch,
           program: alloc.program,
@@ -200,7 +214,7 @@ class Opening {
           binding: requestBinding(message),
           quote: fields.quote,
         })
-        return { share: fields.share, facts }
+        return { share: alloc.share, facts }
       },
     )
     channel.asker.measuredMs = performance.now()
@@ -208,8 +222,9 @@ class Opening {
   }
 
   /** CHALLENGE and EVIDENCE: the answerer's quote covers both shares. */
-  async #answererProves(askerShare: Uint8Array): Promise<Proven> {
+  async #answererProves(): Promise<Proven> {
     const { asker, answerer, answererSession, match } = this.#meeting
+    const { share: askerShare } = this.#request.alloc
     const channel = this.#channel
     stillThere(answerer, answererSession)
     advance(channel, "challenged")
@@ -283,7 +298,7 @@ class Opening {
       refused: null,
       ends: [asked.facts.record, answered.facts.record],
     })
-    const logged = context.audit.commit("grant", {
+    const row = {
       channel: channel.key,
       asker: asker.record.name,
       answerer: answerer.record.name,
@@ -292,7 +307,8 @@ class Opening {
       transport: channel.transport,
       decision: toHex(sha256(decision)),
       transcript: toHex(channel.transcript),
-    })
+    }
+    const logged = context.audit.commit("grant", row, () => context.channels.persist(channel))
     return { decision, signature, logged }
   }
 
@@ -328,7 +344,6 @@ class Opening {
       await logged
       this.#confirm()
       advance(channel, "open")
-      context.channels.persist(channel)
       return acceptSignature
     } finally {
       ended.resolve()

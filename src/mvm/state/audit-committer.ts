@@ -7,11 +7,9 @@
 
 import { asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
-import type { AuditLog, AuditSubject } from "./audit.ts"
+import type { AuditEntry, AuditLog, AuditSubject } from "./audit.ts"
 
-interface Row {
-  kind: string
-  subject: AuditSubject
+interface Row extends AuditEntry {
   resolve(): void
   reject(error: unknown): void
 }
@@ -26,10 +24,14 @@ export class AuditCommitter {
     this.#errors = errors
   }
 
-  /** Resolves when the row is durable. @throws MvmError `state` or `no_space` when it cannot be written. */
-  commit(kind: string, subject: AuditSubject): Promise<void> {
+  /**
+   * Resolves when the row, and what `alongside` writes to the same database, is durable.
+   *
+   * @throws MvmError `state` or `no_space` when it cannot be written.
+   */
+  commit(kind: string, subject: AuditSubject, alongside?: () => void): Promise<void> {
     const committed = new Promise<void>((resolve, reject) => {
-      this.#queue.push({ kind, subject, resolve, reject })
+      this.#queue.push({ kind, subject, alongside, resolve, reject })
       if (this.#queue.length === 1) setImmediate(() => this.flush())
     })
     // Callers that only report (a refusal, an abort) do not wait; the failure is still said once.

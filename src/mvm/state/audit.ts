@@ -41,6 +41,8 @@ export type AuditSubject = Subject
 export interface AuditEntry {
   readonly kind: string
   readonly subject: AuditSubject
+  /** What the database keeps together with the row: all of it, or neither. */
+  readonly alongside?: (() => void) | undefined
 }
 
 export interface AuditHead {
@@ -221,12 +223,13 @@ export class AuditLog {
     const stored = this.#last.get()
     let head: AuditHead = stored ? toChained(stored) : { sequence: 0, hash: GENESIS }
     let newest: SignedHead | undefined
-    const heads = entries.map(({ kind, subject }) => {
+    const heads = entries.map(({ kind, subject, alongside }) => {
       if (!KIND.test(kind)) throw new MvmError("config", "audit.kind: not a lower-case word")
       const row = { sequence: head.sequence + 1, timeMs: nowMs, kind, body: canonicalBody(subject) }
       const hash = rowHash(head.hash, row)
       const signature = this.#sign(row.sequence, hash)
       this.#insert.run(row.sequence, row.timeMs, kind, row.body, hash, signature)
+      alongside?.()
       head = { sequence: row.sequence, hash }
       newest = { ...head, signature }
       return head

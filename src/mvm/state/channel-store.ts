@@ -26,9 +26,9 @@ export class ChannelStore {
     this.#all = database.prepare("SELECT key, body FROM channel")
   }
 
-  /** @throws MvmError `no_space`, `state`. */
+  /** A part of the transaction under way. @throws MvmError `no_space`, `state`. */
   put(key: string, body: string): void {
-    this.#database.transactionUnsynced(() => this.#put.run(key, body))
+    this.#put.run(key, body)
   }
 
   drop(key: string): void {
