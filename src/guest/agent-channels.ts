@@ -35,6 +35,8 @@ export interface AgentChannel {
   readonly channelId: Uint8Array
   /** hex of `channelId` */
   readonly key: string
+  /** One object, so that it is encoded once */
+  readonly kick: Fields<"KICK">
   readonly asker: boolean
   /** the signed bytes, word for word as the other end has them */
   readonly decision: Uint8Array
@@ -187,6 +189,7 @@ export class AgentChannels {
     return {
       channelId: opened.channelId,
       key: toHex(opened.channelId),
+      kick: { channelId: opened.channelId },
       asker: true,
       decision: opened.decision,
       parsed,
@@ -251,6 +254,7 @@ export class AgentChannels {
     return {
       channelId: fields.channelId,
       key: toHex(fields.channelId),
+      kick: { channelId: fields.channelId },
       asker: false,
       decision: fields.decision,
       parsed,

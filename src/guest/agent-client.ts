@@ -77,6 +77,11 @@ export class AgentClient {
     this.#link.send(name, fields)
   }
 
+  /** Wake the other end. */
+  kick(): void {
+    this.#link.kick()
+  }
+
   /** Resolves when `ready` says so. @throws MvmError what {@link check} does, if that comes first. */
   async until<T>(ready: () => T | undefined | false): Promise<T> {
     for (;;) {

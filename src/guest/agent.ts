@@ -252,7 +252,7 @@ export class Agent implements SessionHost {
         }
         return
       case "KICK":
-        return this.#sessionOf(message.fields.channelId)?.tell("KICK", {})
+        return this.#sessionOf(message.fields.channelId)?.kicked()
       case "FIN":
       case "RECEIPT":
         return this.#sessionOf(message.fields.channelId)?.peerEnd(message)

@@ -112,13 +112,13 @@ export class ChannelEnd {
   flush(): void {
     this.sealer.flush()
     if (!this.#producer.takeKick()) return
-    this.agent.send("KICK", {})
+    this.agent.kick()
     this.#spinUntilMs = performance.now() + SPIN_AFTER_KICK_MS
   }
 
   /** Give read room back, and wake the other end if it asked for that. */
   acknowledge(): void {
-    if (this.#consumer.takeKick()) this.agent.send("KICK", {})
+    if (this.#consumer.takeKick()) this.agent.kick()
   }
 
   /** Wait until there is something to open. @throws MvmError when the channel may not go on. */

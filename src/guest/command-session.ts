@@ -101,6 +101,11 @@ export class CommandSession {
     if (!this.#ended) this.#link.send(name, fields)
   }
 
+  /** The other end has something for the command, or room. */
+  kicked(): void {
+    if (!this.#ended) this.#link.kick()
+  }
+
   peerEnd(message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">): void {
     if (!this.channel) return
     this.#host.channels.verifyPeerEnd(this.channel, message)
@@ -122,7 +127,7 @@ export class CommandSession {
       case "OFFER":
         return this.#start(() => this.#offer(message.fields))
       case "KICK":
-        return this.#host.toMvm("KICK", { channelId: this.#mustHave().channelId })
+        return this.#host.toMvm("KICK", this.#mustHave().kick)
       case "FIN":
       case "RECEIPT":
         return this.#end(message.name, message.fields)

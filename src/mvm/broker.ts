@@ -120,7 +120,7 @@ export class Broker {
         return this.#openings.request(member, message)
       case "KICK": {
         const { channel, end } = this.#channelOf(member, message.fields.channelId)
-        if (channel.state === "open") this.#hint(otherEnd(channel, end), "KICK", { channelId: channel.id })
+        if (channel.state === "open") this.#hint(otherEnd(channel, end), "KICK", message.fields)
         return
       }
       case "FIN":

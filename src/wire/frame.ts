@@ -91,6 +91,8 @@ export class FrameReader {
 
   /** The frames that `chunk` completes, in order. `chunk` is not kept. */
   push(chunk: Uint8Array): Frame[] {
+    const whole = this.pendingBytes === 0 ? wholeFrame(chunk) : undefined
+    if (whole) return [whole]
     const frames: Frame[] = []
     this.#rescanCredit = Math.min(this.#rescanCredit + chunk.length, MAX_RESCAN_CREDIT_BYTES)
     let at = 0
@@ -205,6 +207,21 @@ export class FrameReader {
     this.#start += lengthBytes
     this.droppedBytes += lengthBytes
   }
+}
+
+/** The frame that `chunk` is, where it is exactly one: the usual case, and nothing need be kept for it. */
+function wholeFrame(chunk: Uint8Array): Frame | undefined {
+  if (chunk.length < FRAME_HEADER_BYTES || chunk.length > MAX_FRAME_BYTES) return undefined
+  const view = new DataView(chunk.buffer, chunk.byteOffset, FRAME_HEADER_BYTES)
+  const isFrame =
+    view.getUint32(0) === MAGIC_WORD &&
+    chunk[4] === VERSION &&
+    (chunk[5]! & ~FLAG_AUTHENTICATED) === 0 &&
+    view.getUint16(6) === 0 &&
+    view.getUint32(8) === chunk.length - FRAME_HEADER_BYTES &&
+    view.getUint32(CRC_OFFSET) === frameCrc(chunk)
+  if (!isFrame) return undefined
+  return { payload: chunk.slice(FRAME_HEADER_BYTES), authenticated: chunk[5] === FLAG_AUTHENTICATED }
 }
 
 /** How many bytes at the end may be the beginning of the magic. */

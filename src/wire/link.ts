@@ -21,6 +21,7 @@ import { utf8 } from "../lib/bytes.ts"
 import { FrameReader, encodeFrame } from "./frame.ts"
 import { FrameAuthenticator } from "./link-auth.ts"
 import { MESSAGES, UNAUTHENTICATED } from "./messages.ts"
+import { Repeated } from "./repeated.ts"
 import { decodeMessage, encodeMessage, type FieldsOf, type Message } from "./table.ts"
 
 export type LinkMessage = Message<typeof MESSAGES>
@@ -75,6 +76,7 @@ export class Link {
   readonly #write: (bytes: Uint8Array) => void
   readonly #handlers: LinkHandlers
   readonly #reader = new FrameReader()
+  readonly #repeated = new Repeated<LinkMessage>()
   readonly #waiting = new Map<number, Waiting>()
   #nextRequest = 1
   #lastBytesMs = 0
@@ -122,7 +124,9 @@ export class Link {
 
   /** @throws MvmError `unreachable` before the link is authenticated. */
   send<N extends MessageName>(name: N, fields: Fields<N>, requestId = 0): void {
-    const message = encodeMessage(MESSAGES, name, requestId, fields)
+    const encode = (): Uint8Array => encodeMessage(MESSAGES, name, requestId, fields)
+    const message =
+      name === "KICK" && requestId === 0 ? this.#repeated.encoded(fields as object, encode) : encode()
     if (UNAUTHENTICATED.has(name)) {
       this.counters.framesOut += 1
       this.#write(encodeFrame(message))
@@ -195,7 +199,8 @@ export class Link {
       this.#handlers.onOpenMessage(message)
       return
     }
-    const message = decodeMessage(MESSAGES, this.#open(payload), from)
+    const opened = this.#open(payload)
+    const message = this.#repeated.decoded(opened, () => decodeMessage(MESSAGES, opened, from))
     if (UNAUTHENTICATED.has(message.name)) throw new MvmError("frame", `${message.name} inside the stream`)
     const waiting = message.requestId === 0 ? undefined : this.#answered(message)
     if (!waiting) {

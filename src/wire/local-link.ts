@@ -16,6 +16,10 @@ export type LocalMessage<S extends LocalSide> = Message<typeof LOCAL_MESSAGES, S
 export type LocalName = MessageName<typeof LOCAL_MESSAGES>
 export type LocalFields<N extends LocalName> = FieldsOf<typeof LOCAL_MESSAGES, N>
 
+/** The message that wakes a sleeper is always these bytes: whoever slept runs cold, and need not take them apart. */
+const KICK = { name: "KICK", requestId: 0, fields: {} } as const
+const KICK_FRAME = Buffer.from(encodeFrame(encodeMessage(LOCAL_MESSAGES, "KICK", 0, {})))
+
 export class LocalLink<S extends LocalSide> {
   readonly #peer: Opposite<S>
   readonly #write: (bytes: Uint8Array) => void
@@ -36,8 +40,15 @@ export class LocalLink<S extends LocalSide> {
     this.#write(encodeFrame(encodeMessage(LOCAL_MESSAGES, name, 0, fields)))
   }
 
+  kick(): void {
+    this.#write(KICK_FRAME)
+  }
+
   /** @throws MvmError `protocol` or `frame`: a local stream loses nothing, so anything odd ends it. */
   receive(chunk: Uint8Array): void {
+    if (this.#reader.pendingBytes === 0 && KICK_FRAME.equals(chunk)) {
+      return this.#onMessage(KICK as LocalMessage<"client"> as LocalMessage<Opposite<S>>)
+    }
     for (const frame of this.#reader.push(chunk)) {
       const message: unknown = decodeMessage(LOCAL_MESSAGES, frame.payload, this.#peer)
       this.#onMessage(message as LocalMessage<Opposite<S>>)

@@ -56,6 +56,55 @@ describe("an offer", () => {
   })
 })
 
+describe("the answerer is challenged", () => {
+  test("together with an asker that was found trusted before", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await openBetween(a, b)
+    await b.offer()
+    const { fields } = await a.alloc("b")
+    const proven = await b.prove()
+    const { opened } = await a.request(fields)
+    await b.accept(proven)
+    await opened
+  })
+
+  test("so, and hears when the asker does not prove itself after all", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await openBetween(a, b)
+    await b.offer()
+    const { fields } = await a.alloc("b")
+    await b.prove()
+    const { opened } = await a.request(fields, "another service than was asked for")
+    expect((await refusal(opened)).code).toBe("signature")
+    expect((await b.hear("ABORT")).fields.channelId).toEqual(fields.channelId)
+    expect(b.heard.map(({ name }) => name)).not.toContain("GRANT")
+  })
+
+  test("so, and an asker hears of its failure as the answer to its REQUEST", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await openBetween(a, b)
+    await b.offer()
+    const { fields } = await a.alloc("b")
+    const { requestId } = await b.hear("CHALLENGE")
+    b.send("FAILED", { code: "no_receiver", message: "gone", hint: undefined }, requestId)
+    await b.settled()
+    const { opened } = await a.request(fields)
+    expect((await refusal(opened)).code).toBe("no_receiver")
+  })
+
+  test("after an asker that never was", async () => {
+    const mvm = await ScriptedMvm.start()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    await b.offer()
+    await a.alloc("b")
+    await b.settled()
+    expect(b.heard).toEqual([])
+  })
+})
+
 describe("an opening", () => {
   test("ends when the answerer's agent is another one by the time it would be challenged", async () => {
     const mvm = await ScriptedMvm.start()
