@@ -12,22 +12,20 @@
 import { random, sha256, p256Verify } from "../../lib/crypto.ts"
 import { equalBytes, toHex } from "../../lib/bytes.ts"
 import { MvmError } from "../../lib/errors.ts"
-import { encodeDecision, type DecisionEnd, type Transport } from "../../channel/decision.ts"
+import { encodeDecision, type DecisionEnd } from "../../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../../tcb/binding.ts"
 import { sealGrant } from "../../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import type { Program } from "../../wire/messages.ts"
-import { authorise, checkChannelLimit, checkShare, demandKind } from "./admission.ts"
+import { authorise } from "./admission.ts"
 import { allocate } from "./allocation.ts"
 import { answerOf } from "./answer-of.ts"
 import type { Channel, ChannelState } from "./channel.ts"
 import type { Member } from "../member.ts"
 import { uuidBytes, type Session } from "../session.ts"
 import type { MvmContext } from "../context.ts"
-import type { Match } from "./offers.ts"
-import { checkRelayShare, chooseTransport } from "./transport.ts"
-import type { Constraints, Rule } from "../policy/decide.ts"
+import { admit, sessionOf, stillThere, type Meeting } from "./meeting.ts"
 import type { AppraisedEvidence } from "../verifier.ts"
 
 /** The longest a `send --wait` is held. */
@@ -75,26 +73,6 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
   }
 }
 
-/** An asker and the offer that fits it. */
-interface Found {
-  readonly askerSession: Session
-  readonly target: string
-  readonly match: Match
-}
-
-/** Who meets whom, and under which rule. */
-interface Meeting {
-  readonly asker: Member
-  readonly askerSession: Session
-  readonly answerer: Member
-  readonly answererSession: Session
-  readonly match: Match
-  readonly target: string
-  readonly rule: Rule
-  readonly constraints: Constraints
-  readonly transport: Transport
-}
-
 /** What an end proved, and its 32-byte X25519 share. */
 interface Proven {
   readonly share: Uint8Array
@@ -106,28 +84,6 @@ interface SignedDecision {
   readonly signature: Uint8Array
   /** Resolves when its audit row is on disk. */
   readonly logged: Promise<void>
-}
-
-/** Both ends are there and may have the channel. @throws MvmError `denied`, `refused`, `no_agent`, `busy`. */
-function admit(context: MvmContext, request: OpeningRequest, found: Found): Meeting {
-  const { asker, alloc } = request
-  const { askerSession, target, match } = found
-  stillThere(asker, askerSession)
-  const answerer = match.member
-  const answererSession = sessionOf(answerer)
-  // The policy may have changed while the asker waited.
-  const { rule, constraints, target: targetNow } = authorise(context, asker, alloc)
-  if (targetNow !== target) throw new MvmError("denied", "the policy changed while the request waited")
-  demandKind(constraints, asker, askerSession)
-  demandKind(constraints, answerer, answererSession)
-  const transport = chooseTransport(constraints, [
-    { member: asker, session: askerSession },
-    { member: answerer, session: answererSession },
-  ])
-  checkChannelLimit(context, rule, constraints)
-  if (transport === "memory") checkShare(context, { asker, answerer })
-  else checkRelayShare(context, asker, answerer)
-  return { asker, askerSession, answerer, answererSession, match, target, rule, constraints, transport }
 }
 
 /** The steps from a region to an open channel, in the order in which {@link Opening.run} takes them. */
@@ -380,17 +336,6 @@ function advance(channel: Channel, to: ChannelState): void {
     throw new MvmError("aborted", channel.endReason ?? "the channel was ended while it was opened")
   }
   channel.state = to
-}
-
-function sessionOf(member: Member): Session {
-  if (!member.session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
-  return member.session
-}
-
-function stillThere(member: Member, session: Session): void {
-  if (member.session !== session) {
-    throw new MvmError("aborted", `the link of ${member.record.name} changed while the channel was opened`)
-  }
 }
 
 function decisionEnd(
