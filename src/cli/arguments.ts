@@ -7,7 +7,7 @@
 
 import { MvmError } from "../lib/errors.ts"
 import { closest } from "./closest.ts"
-import type { CommandSpec } from "./command.ts"
+import { optionName, type CommandSpec } from "./command.ts"
 import { verbOf } from "./help.ts"
 
 /** @param message what the parser said */
@@ -23,7 +23,7 @@ export function usageError(message: string, spec: CommandSpec): MvmError {
   }
   if (message.startsWith("Unknown option")) {
     const typed = dashed(quoted)
-    const nearest = closest(typed, (spec.options ?? []).map(nameOf))
+    const nearest = closest(typed, (spec.options ?? []).map(optionName))
     return new MvmError("usage", `mvm ${verb} has no option ${typed}`, {
       hint: nearest === undefined ? help : `did you mean ${nearest}?`,
     })
@@ -65,11 +65,6 @@ export function asTyped(
 export function argumentAsTyped(value: unknown, argv: readonly string[]): string {
   if (typeof value !== "number") return String(value)
   return argv.find((word) => word !== "" && Number(word) === value) ?? String(value)
-}
-
-/** "--wait [time]" is "--wait". */
-function nameOf({ flags }: { flags: string }): string {
-  return flags.split(" ")[0] ?? flags
 }
 
 /** "--logFormat" is "--log-format". */

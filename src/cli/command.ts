@@ -15,6 +15,8 @@ export interface OptionSpec {
   readonly flags: string
   readonly description: string
   readonly default?: string | number | boolean
+  /** All values it takes, where they are few. */
+  readonly values?: readonly string[]
 }
 
 export interface CommandSpec {
@@ -102,6 +104,21 @@ export class Call {
     if (milliseconds <= MAX_TIMER_MS) return milliseconds
     throw new MvmError("usage", `--${dashed(name)}: ${String(value)} is longer than 24 days`)
   }
+}
+
+/** "--wait [time]" is "--wait". */
+export function optionName({ flags }: Pick<OptionSpec, "flags">): string {
+  return flags.split(" ")[0] ?? flags
+}
+
+/** Whether a value may follow the option; "--wait [time]" can do without. */
+export function takesValue({ flags }: OptionSpec): "always" | "maybe" | "never" {
+  return flags.includes("<") ? "always" : flags.includes("[") ? "maybe" : "never"
+}
+
+/** "vm approve <vm> [path]" has the placeholders "vm" and "path". */
+export function placeholdersOf(usage: string): string[] {
+  return [...usage.matchAll(/[<[]([^>\]]*)[>\]]/g)].map((match) => match[1] ?? "")
 }
 
 function dashed(name: string): string {

@@ -7,6 +7,7 @@
 import { auditExport, auditList, auditVerify } from "./audit.ts"
 import { channelClose, channelList } from "./channel.ts"
 import type { CommandSpec } from "./command.ts"
+import { completionCommand } from "./completion/command.ts"
 import { guestAgent } from "./guest/agent.ts"
 import { guestInstall } from "./guest/install.ts"
 import { guestRecv } from "./guest/recv.ts"
@@ -37,6 +38,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   serveCommand,
   statusCommand,
   installCommand,
+  completionCommand,
   vmCreate,
   vmStart,
   vmWait,

@@ -26,7 +26,12 @@ export const AGENT_OPTIONS: readonly OptionSpec[] = [
 ]
 
 export function stateDirectory(call: Call): string {
-  return resolve(call.text("state") ?? process.env["MVM_STATE"] ?? "/var/lib/mvm")
+  return stateDirectoryOf(call.text("state"))
+}
+
+/** @param named what the command line says, if anything */
+export function stateDirectoryOf(named: string | undefined): string {
+  return resolve(named ?? process.env["MVM_STATE"] ?? "/var/lib/mvm")
 }
 
 /** The agent's socket for this invocation. */

@@ -9,10 +9,11 @@ import type { Call, OptionSpec } from "./command.ts"
 import { keepRunning } from "./guard.ts"
 
 const LEVELS = ["debug", "info", "warn", "error"] as const satisfies readonly Level[]
+const FORMATS = ["json", "text"] as const
 
 export const DAEMON_OPTIONS: readonly OptionSpec[] = [
-  { flags: "--log <level>", description: "debug, info, warn or error", default: "info" },
-  { flags: "--log-format <format>", description: "json or text", default: "text" },
+  { flags: "--log <level>", description: "debug, info, warn or error", default: "info", values: LEVELS },
+  { flags: "--log-format <format>", description: "json or text", default: "text", values: FORMATS },
 ]
 
 export interface Daemon {
@@ -25,7 +26,7 @@ export interface Daemon {
 export function beginDaemon(call: Call): Daemon {
   const log = new Log({
     level: call.oneOf("log", LEVELS, "info"),
-    format: call.oneOf("logFormat", ["json", "text"], "text"),
+    format: call.oneOf("logFormat", FORMATS, "text"),
   })
   keepRunning(log)
   const stopping = new AbortController()

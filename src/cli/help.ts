@@ -33,6 +33,13 @@ export function isGroup(word: string): boolean {
   return word !== "" && Object.hasOwn(SECTIONS, word)
 }
 
+/** Those words with what their section of the overview is called, where there are commands of them. */
+export function groupsOf(commands: readonly CommandSpec[]): [word: string, title: string][] {
+  return Object.entries(SECTIONS).filter(
+    ([word]) => word !== "" && commands.some((spec) => groupOf(spec) === word),
+  )
+}
+
 /** "vm create <name>" is the verb "vm create". */
 export function verbOf(spec: CommandSpec): string {
   return spec.usage.replace(/[<[].*$/, "").trim()

@@ -90,7 +90,12 @@ export const measureImport: CommandSpec = {
   summary: "add reference values from a manifest, a sha256sum listing, a directory tree or an initramfs",
   options: [
     STATE_OPTION,
-    { flags: "--format <name>", description: "manifest or sha256sum", default: "manifest" },
+    {
+      flags: "--format <name>",
+      description: "manifest or sha256sum",
+      default: "manifest",
+      values: ["manifest", "sha256sum"],
+    },
     { flags: "--tree <dir>", description: "no file: the programs, libraries and modules under this root" },
     { flags: "--image <file>", description: "no file: those of an initramfs (cpio, also in gzip or zstd)" },
     { flags: "--all-files", description: "with --tree or --image: every regular file" },

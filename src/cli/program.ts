@@ -9,6 +9,7 @@ import { MvmError, STATUS, asMvmError, errnoOf } from "../lib/errors.ts"
 import { VERSION } from "../lib/version.ts"
 import { argumentAsTyped, asTyped, usageError } from "./arguments.ts"
 import { closest } from "./closest.ts"
+import { COMPLETE_WORD, answerCompletion } from "./completion/answer.ts"
 import { Call, type CommandSpec } from "./command.ts"
 import { helpOf, isGroup, overview, verbOf } from "./help.ts"
 import { columnsOf, note, print, printError } from "./output.ts"
@@ -37,6 +38,10 @@ export async function runProgram(commands: readonly CommandSpec[], argv: readonl
 async function dispatch(commands: readonly CommandSpec[], argv: readonly string[]): Promise<number> {
   const [first, second, ...others] = argv
   if (first === undefined) return misuse(overview(commands, columnsOf(2)))
+  if (first === COMPLETE_WORD) {
+    await answerCompletion(commands, argv.slice(1))
+    return STATUS.ok
+  }
   if (VERSION_WORDS.has(first)) return show(`mvm ${VERSION}`)
   if (HELP_WORDS.has(first)) {
     // "mvm help vm create" is "mvm vm create --help"

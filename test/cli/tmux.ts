@@ -77,7 +77,7 @@ export class Terminal {
   /** Types `line` and Enter. */
   async type(line: string): Promise<void> {
     this.#begun += 1
-    await this.#tmux("send-keys", "-l", line)
+    await this.write(line)
     await this.#tmux("send-keys", "Enter")
   }
 
@@ -85,6 +85,11 @@ export class Terminal {
   async run(line: string): Promise<number> {
     await this.type(line)
     return this.ended()
+  }
+
+  /** Types `text` and no Enter. */
+  async write(text: string): Promise<void> {
+    await this.#tmux("send-keys", "-l", text)
   }
 
   /** tmux's names of keys: "C-c", "Enter", "Up". */
@@ -106,6 +111,13 @@ export class Terminal {
   /** What a person sees: the lines of the screen, without blanks at their ends. */
   async screen(): Promise<string> {
     return this.#capture()
+  }
+
+  /** The screen's line with the cursor, up to the cursor. */
+  async line(): Promise<string> {
+    const { column, row } = await this.cursor()
+    const text = await this.#tmux("capture-pane", "-p")
+    return (text.split("\n")[row] ?? "").padEnd(column).slice(0, column)
   }
 
   /** The screen with all that was scrolled off it, wrapped lines joined. */

@@ -23,7 +23,11 @@ export const guestRecv: CommandSpec = {
     { flags: "--keep", description: "go on with the next transfer; all end up in the same output" },
     { flags: "--request", description: "ask the source for it (it waits with send --offer)" },
     { flags: "--wait [time]", description: "with --request: wait for an offer (without a time: 1h)" },
-    { flags: "--digest <kind>", description: "with --request: chain, or sha256 to hash the content as well" },
+    {
+      flags: "--digest <kind>",
+      description: "with --request: chain, or sha256 to hash the content as well",
+      values: ["chain", "sha256"],
+    },
     {
       flags: "--verify-first",
       description: "write nothing until all of it came and the digest agreed (held in TMPDIR)",

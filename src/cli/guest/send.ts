@@ -20,7 +20,11 @@ export const guestSend: CommandSpec = {
     { flags: "--service <name>", description: "which service of the target (default: default)" },
     { flags: "--wait [time]", description: "wait for a receiver (without a time: 1h; default: do not wait)" },
     { flags: "--offer", description: "wait until a receiver requests it (recv --request) instead of asking" },
-    { flags: "--digest <kind>", description: "chain, or sha256 to hash the content as well" },
+    {
+      flags: "--digest <kind>",
+      description: "chain, or sha256 to hash the content as well",
+      values: ["chain", "sha256"],
+    },
     { flags: "--quiet", description: "say nothing on success" },
     { flags: "--json", description: "report the outcome as JSON on stderr" },
     ...AGENT_OPTIONS,

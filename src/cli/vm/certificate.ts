@@ -12,7 +12,11 @@ export const vmCertificate: CommandSpec = {
   summary: "print the endorsement certificates of a VM's vTPM, as PEM",
   options: [
     STATE_OPTION,
-    { flags: "--key <kind>", description: "only this key's: rsa2048 or secp384r1" },
+    {
+      flags: "--key <kind>",
+      description: "only this key's: rsa2048 or secp384r1",
+      values: ["rsa2048", "secp384r1"],
+    },
     { flags: "--chain", description: "and the certificates of the CA and its root, in this order" },
     { flags: "--root", description: "the root's alone" },
     JSON_OPTION,

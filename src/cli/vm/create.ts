@@ -21,9 +21,17 @@ export const vmCreate: CommandSpec = {
     { flags: "--disk <file>", description: "a disk image, raw or qcow2" },
     { flags: "--memory <size>", description: "main memory (default 512M)" },
     { flags: "--cpus <n>", description: "virtual processors (default 1)" },
-    { flags: "--net <mode>", description: "none, or user for QEMU's own NAT (default none)" },
-    { flags: "--firmware <name>", description: "seabios or ovmf (default seabios)" },
-    { flags: "--machine <name>", description: "pc or q35 (default pc)" },
+    {
+      flags: "--net <mode>",
+      description: "none, or user for QEMU's own NAT (default none)",
+      values: ["none", "user"],
+    },
+    {
+      flags: "--firmware <name>",
+      description: "seabios or ovmf (default seabios)",
+      values: ["seabios", "ovmf"],
+    },
+    { flags: "--machine <name>", description: "pc or q35 (default pc)", values: ["pc", "q35"] },
     { flags: "--tag <name>", description: "a tag that policy rules may use; may be repeated" },
     { flags: "--remeasure <time>", description: "how often it is measured (default 30s)" },
     {

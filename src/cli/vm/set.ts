@@ -15,12 +15,13 @@ export const vmSet: CommandSpec = {
     { flags: "--disk <file>", description: "a disk image, raw or qcow2" },
     { flags: "--memory <size>", description: "main memory" },
     { flags: "--cpus <n>", description: "virtual processors" },
-    { flags: "--net <mode>", description: "none, or user for QEMU's own NAT" },
-    { flags: "--firmware <name>", description: "seabios or ovmf" },
+    { flags: "--net <mode>", description: "none, or user for QEMU's own NAT", values: ["none", "user"] },
+    { flags: "--firmware <name>", description: "seabios or ovmf", values: ["seabios", "ovmf"] },
     { flags: "--remeasure <time>", description: "how often it is measured" },
     {
       flags: "--violations <what>",
       description: "deny or warn: what a file means that was changed while it was measured",
+      values: ["deny", "warn"],
     },
     {
       flags: "--tag <name>",

@@ -10,6 +10,7 @@ import type { Handler, Params } from "../../platform/json-rpc.ts"
 import { auditHandlers } from "./audit.ts"
 import { channelHandlers } from "./channels.ts"
 import { measureHandlers } from "./measure.ts"
+import { nameHandlers } from "./names.ts"
 import { policyHandlers } from "./policy.ts"
 import { referenceHandlers } from "./reference.ts"
 import { boolean, integer, text, texts } from "./params.ts"
@@ -27,6 +28,7 @@ export function controlHandlers(mvm: Mvm): ReadonlyMap<string, Handler> {
     ...Object.entries(policyHandlers(mvm)),
     ...Object.entries(channelHandlers(mvm)),
     ...Object.entries(auditHandlers(mvm)),
+    ...Object.entries(nameHandlers(mvm)),
   ])
 }
 

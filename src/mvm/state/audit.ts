@@ -33,6 +33,8 @@ const KIND = /^[a-z][a-z0-9_.]{0,63}$/
 /** Rows read at a time; the event loop turns in between. */
 const PAGE_ROWS = 256
 const DEFAULT_LIMIT = 100
+/** Kinds are looked for among so many of the newest rows: a scan of all would hold the daemon up. */
+const RECENT_ROWS = 10_000
 /** Fields of a subject that may name a VM. */
 const VM_FIELDS = ["vm", "uuid", "asker", "answerer", "from", "to", "source", "target", "by", "peer"]
 
@@ -100,6 +102,7 @@ export class AuditLog {
   readonly #last: Query<StoredRow>
   readonly #page: Query<StoredRow>
   readonly #list: Query<StoredRow>
+  readonly #kinds: Query<{ kind: string }>
 
   constructor(stateDir: StateDir, database: StateDatabase) {
     this.#database = database
@@ -108,6 +111,9 @@ export class AuditLog {
     this.#insert = database.prepare("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)")
     this.#last = database.prepare("SELECT * FROM audit ORDER BY sequence DESC LIMIT 1")
     this.#page = database.prepare("SELECT * FROM audit WHERE sequence >= ? ORDER BY sequence LIMIT ?")
+    this.#kinds = database.prepare(
+      "SELECT DISTINCT kind FROM (SELECT kind FROM audit ORDER BY sequence DESC LIMIT ?)",
+    )
     const names = VM_FIELDS.map((field) => `json_extract(body, '$.${field}') = ?4`).join(" OR ")
     this.#list = database.prepare(
       `SELECT * FROM audit WHERE time_ms >= ?1 AND time_ms <= ?2 AND (?3 IS NULL OR kind = ?3)
@@ -158,6 +164,11 @@ export class AuditLog {
       subject: storedJson(row.body, `audit row ${row.sequence}`) as AuditRow["subject"],
       hash: row.hash,
     }))
+  }
+
+  /** Kinds among the newest rows. */
+  kinds(): string[] {
+    return this.#kinds.all(RECENT_ROWS).map(({ kind }) => kind)
   }
 
   /** Recomputes every hash and checks every signature up to the newest row there is now. */
