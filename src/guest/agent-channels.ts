@@ -150,7 +150,9 @@ export class AgentChannels {
       epoch: me.epoch,
       program,
     })
-    const signature = await this.#vtpm.sign(message)
+    // The vTPM goes on with the quote as soon as it has signed.
+    const signing = this.#vtpm.sign(message)
+    signing.catch(() => {})
     const { fields: opened } = await this.#evidence.make(
       me,
       {
@@ -159,10 +161,10 @@ export class AgentChannels {
         binding: requestBinding(message),
         logOffset: allocated.logOffset,
       },
-      (quote) =>
-        this.#client.link.request("REQUEST", { channelId: allocated.channelId, signature, quote }, "OPENED", {
-          timeoutMs: STEP_MS,
-        }),
+      async (quote) => {
+        const said = { channelId: allocated.channelId, signature: await signing, quote }
+        return this.#client.link.request("REQUEST", said, "OPENED", { timeoutMs: STEP_MS })
+      },
     )
     opening.isOpen = true
     const parsed = this.#verifyDecision(opened, allocated.channelId)
