@@ -5,6 +5,7 @@
  */
 
 import { Log, type Level } from "../lib/log.ts"
+import { ServiceManager } from "../platform/service-manager.ts"
 import type { Call, OptionSpec } from "./command.ts"
 import { keepRunning } from "./guard.ts"
 
@@ -20,6 +21,8 @@ export interface Daemon {
   readonly log: Log
   /** Fires on SIGTERM and SIGINT. */
   readonly stopping: AbortSignal
+  /** systemd, where it started this daemon. */
+  readonly manager: ServiceManager
 }
 
 /** Begins a daemon's life: from here on an error that nothing caught is said and does not end it. */
@@ -29,7 +32,9 @@ export function beginDaemon(call: Call): Daemon {
     format: call.oneOf("logFormat", FORMATS, "text"),
   })
   keepRunning(log)
+  const manager = ServiceManager.from(process.env, process.pid)
   const stopping = new AbortController()
+  stopping.signal.addEventListener("abort", () => manager.stopping())
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stopping.abort())
-  return { log, stopping: stopping.signal }
+  return { log, stopping: stopping.signal, manager }
 }

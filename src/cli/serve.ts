@@ -1,5 +1,6 @@
 /** @module cli/serve */
 
+import { isHealthy, summaryOf } from "../mvm/health.ts"
 import { serve } from "../mvm/serve.ts"
 import { DEFAULT_RING_BYTES } from "../ring/layout.ts"
 import type { CommandSpec } from "./command.ts"
@@ -37,7 +38,7 @@ export const serveCommand: CommandSpec = {
   ],
   examples: ["serve", "serve --state /srv/mvm --arena 1G --log-format json"],
   async run(call) {
-    const { log, stopping } = beginDaemon(call)
+    const { log, stopping, manager } = beginDaemon(call)
     const running = await serve({
       state: stateDirectory(call),
       stateKeyFile: call.text("stateKey"),
@@ -49,6 +50,7 @@ export const serveCommand: CommandSpec = {
       leaseMs: call.durationMs("lease", DEFAULT_LEASE_MS),
       log,
     })
+    manager.ready({ status: () => summaryOf(running.mvm), isAlive: () => isHealthy(running.mvm) })
     await aborted(stopping)
     log.info("stopping")
     await running.stop()

@@ -18,6 +18,8 @@ export interface LivesOptions {
   readonly log: Log
   readonly socketMode: number
   readonly stopping: AbortSignal
+  /** A life has begun: commands are served. */
+  onServing?(agent: Agent): void
 }
 
 /**
@@ -47,6 +49,7 @@ export async function runAgent(options: LivesOptions): Promise<void> {
           end("stopped")
         },
       })
+      options.onServing?.(agent)
       if ((await over) === "stopped") return
     } catch (error) {
       if (stopping.aborted) return

@@ -132,6 +132,13 @@ export class Agent implements SessionHost {
     return this.#memory
   }
 
+  /** One line for people. */
+  get summary(): string {
+    const name = this.#client.membership?.vmName
+    if (name === undefined) return "waiting for the MVM"
+    return `linked as ${name}, ${this.#channels.size} channels, ${this.#offers.size} offers`
+  }
+
   statusJson(): string {
     const { membership } = this.#client
     return JSON.stringify({

@@ -50,6 +50,7 @@ export interface ServeOptions {
 
 export interface RunningMvm {
   readonly controlSocket: string
+  readonly mvm: Mvm
   stop(): Promise<void>
 }
 
@@ -208,6 +209,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     })
     return {
       controlSocket,
+      mvm,
       stop: async () => {
         for (const verifier of verifiers.values()) verifier.keepClock()
         await evidence.flush()

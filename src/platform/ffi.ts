@@ -20,6 +20,8 @@ const SYMBOLS = {
   munmap: { args: [T.ptr, T.u64], returns: T.i32 },
   poll: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
   sched_yield: { args: [], returns: T.i32 },
+  sendto: { args: [T.i32, T.ptr, T.u64, T.i32, T.ptr, T.u32], returns: T.i64 },
+  socket: { args: [T.i32, T.i32, T.i32], returns: T.i32 },
 } as const
 
 type Libc = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"]

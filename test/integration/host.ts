@@ -62,11 +62,15 @@ export interface RunOptions {
   /** A path (truncated first), an open descriptor, or "pipe"; else nowhere */
   readonly stdout?: string | number | undefined
   readonly program?: string
+  /** Beside this process's own */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export interface HostOptions {
   /** More words for `mvm serve`. */
   readonly serve?: readonly string[]
+  /** More of an environment for `mvm serve`, once the host's folder is there. */
+  readonly environment?: (folder: string) => Promise<Readonly<Record<string, string>>>
   readonly members?: readonly string[]
   readonly remeasure?: string
 }
@@ -117,7 +121,7 @@ export class TestHost {
   async serve(): Promise<Running> {
     const running = this.spawn(
       ["serve", "--arena", "64M", "--log", "debug", ...(this.#options.serve ?? [])],
-      {},
+      { env: (await this.#options.environment?.(this.folder)) ?? {} },
       this.serveLog,
     )
     this.#serve = running
@@ -188,7 +192,7 @@ export class TestHost {
       stdout: output ?? "ignore",
       stderr,
       cwd: this.folder,
-      env: { ...process.env, MVM_STATE: this.state },
+      env: { ...process.env, MVM_STATE: this.state, ...options.env },
     })
     closeSync(stderr)
     if (typeof output === "number" && typeof stdout === "string") closeSync(output)

@@ -1,6 +1,7 @@
 /** @module cli/guest/agent */
 
 import type { Log } from "../../lib/log.ts"
+import type { Agent } from "../../guest/agent.ts"
 import { runAgent } from "../../guest/agent-lives.ts"
 import { localEnvironment, vmEnvironment } from "../../guest/environment.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
@@ -14,7 +15,8 @@ export const guestAgent: CommandSpec = {
   options: [...AGENT_OPTIONS, ...DAEMON_OPTIONS],
   examples: ["guest agent", "guest agent --local backup"],
   async run(call) {
-    const { log, stopping } = beginDaemon(call)
+    const { log, stopping, manager } = beginDaemon(call)
+    let serving: Agent | undefined
     const local = call.text("local")
     if (local) await expectEndpoint(call, local, log)
     await runAgent({
@@ -24,6 +26,10 @@ export const guestAgent: CommandSpec = {
       // Root's commands alone may map the arena, which would show them every region.
       socketMode: 0o600,
       stopping,
+      onServing: (agent) => {
+        serving = agent
+        manager.ready({ status: () => serving?.summary ?? "", isAlive: () => true })
+      },
     })
   },
 }

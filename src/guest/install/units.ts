@@ -39,7 +39,8 @@ Wants=dev-tpmrm0.device
 After=${PORT_DEVICE} dev-tpmrm0.device
 
 [Service]
-Type=exec
+Type=notify
+WatchdogSec=30
 ExecStart=${executable} guest agent
 Restart=always
 RestartSec=1

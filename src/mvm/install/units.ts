@@ -14,7 +14,8 @@ Documentation=man:mvm(1)
 After=network.target libvirtd.service
 
 [Service]
-Type=exec
+Type=notify
+WatchdogSec=30
 User=mvm
 Group=mvm
 EnvironmentFile=-/etc/default/mvm

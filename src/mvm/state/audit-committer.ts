@@ -18,10 +18,18 @@ export class AuditCommitter {
   readonly log: AuditLog
   readonly #errors: Log
   #queue: Row[] = []
+  /** Rows that are not on disk yet, by performance.now() of their coming; the oldest first. */
+  readonly #waiting = new Map<Promise<void>, number>()
 
   constructor(log: AuditLog, errors: Log) {
     this.log = log
     this.#errors = errors
+  }
+
+  /** How long the oldest row has waited for the disk; 0 when none waits. */
+  get waitingMs(): number {
+    const [sinceMs] = this.#waiting.values()
+    return sinceMs === undefined ? 0 : performance.now() - sinceMs
   }
 
   /**
@@ -34,6 +42,9 @@ export class AuditCommitter {
       this.#queue.push({ kind, subject, alongside, resolve, reject })
       if (this.#queue.length === 1) setImmediate(() => this.flush())
     })
+    this.#waiting.set(committed, performance.now())
+    const settled = (): void => void this.#waiting.delete(committed)
+    committed.then(settled, settled)
     // Callers that only report (a refusal, an abort) do not wait; the failure is still said once.
     committed.catch((error: unknown) => {
       this.#errors.error("audit_write", { message: asMvmError(error).message })
