@@ -8,6 +8,7 @@ import { auditExport, auditList, auditVerify } from "./audit.ts"
 import { channelClose, channelList } from "./channel.ts"
 import type { CommandSpec } from "./command.ts"
 import { completionCommand } from "./completion/command.ts"
+import { doctorCommand } from "./doctor.ts"
 import { guestAgent } from "./guest/agent.ts"
 import { guestInstall } from "./guest/install.ts"
 import { guestRecv } from "./guest/recv.ts"
@@ -39,6 +40,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   statusCommand,
   installCommand,
   completionCommand,
+  doctorCommand,
   vmCreate,
   vmStart,
   vmWait,

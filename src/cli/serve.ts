@@ -7,7 +7,7 @@ import type { CommandSpec } from "./command.ts"
 import { STATE_OPTION, stateDirectory } from "./connect.ts"
 import { DAEMON_OPTIONS, beginDaemon } from "./daemon.ts"
 
-const DEFAULT_ARENA_BYTES = 256 * 1024 * 1024
+export const DEFAULT_ARENA_BYTES = 256 * 1024 * 1024
 const DEFAULT_LEASE_MS = 90_000
 
 export const serveCommand: CommandSpec = {

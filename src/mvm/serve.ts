@@ -14,7 +14,7 @@ import type { Log } from "../lib/log.ts"
 import { hashFile } from "../platform/launch-digest.ts"
 import { serveRpc } from "../platform/json-rpc.ts"
 import { greatestRingBytes, isRingBytes, regionBytes } from "../ring/layout.ts"
-import { Arena } from "./channels/arena.ts"
+import { Arena, arenaPathOf } from "./channels/arena.ts"
 import { AuditCommitter } from "./state/audit-committer.ts"
 import { openAudit } from "./state/audit.ts"
 import { ChannelStore } from "./state/channel-store.ts"
@@ -30,7 +30,7 @@ import { PolicyFile } from "./policy/policy-file.ts"
 import { referenceValues } from "./reference/values.ts"
 import type { Trust } from "./state/registry-trust.ts"
 import { openRegistry, type Registry, type VmRecord } from "./state/registry.ts"
-import { openStateDir, type StateDir } from "./state/state-dir.ts"
+import { openStateDir } from "./state/state-dir.ts"
 import { Verifier } from "./verifier.ts"
 import { VmManager } from "./vm/vms.ts"
 import { Watch } from "./watch.ts"
@@ -70,7 +70,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     const audit = new AuditCommitter(openAudit(stateDir, registry), log)
     const policy = new PolicyFile(options.policyFile ?? join(options.state, "policy.toml"))
     undo.push(() => policy.close())
-    const arena = Arena.open(options.arenaPath ?? defaultArenaPath(stateDir), options.arenaBytes)
+    const arena = Arena.open(options.arenaPath ?? arenaPathOf(stateDir.path), options.arenaBytes)
     undo.push(() => arena.close())
     const channels = new ChannelTable(arena, new ChannelStore(registry.database), log)
     const kept = channels.restore()
@@ -268,14 +268,6 @@ function checkRing(options: ServeOptions): void {
       hint: `a power of two; the greatest that fits is ${greatestRingBytes(options.arenaBytes)}`,
     },
   )
-}
-
-/** One arena for each state directory, where only this user's processes find it. */
-function defaultArenaPath(stateDir: StateDir): string {
-  const tag = sha256(encodeFields("mvm arena path", [stateDir.path]))
-    .toHex()
-    .slice(0, 16)
-  return `/dev/shm/mvm-${tag}`
 }
 
 /** SHA-256 over the digests of the programs the MVM itself runs: its own executable, QEMU and swtpm. */

@@ -41,7 +41,8 @@ export function accelArgs(accel: Accel): string[] {
   return accel === "kvm" ? ["-accel", "kvm", "-cpu", "host"] : ["-accel", "tcg,thread=multi", "-cpu", "max"]
 }
 
-function thisHost(): AccelHost {
+/** What this machine offers now. */
+export function thisHost(): AccelHost {
   return {
     arch: process.arch,
     modules: readText("/proc/modules"),

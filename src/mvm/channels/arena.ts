@@ -19,6 +19,9 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs"
+import { toHex } from "../../lib/bytes.ts"
+import { sha256 } from "../../lib/crypto.ts"
+import { encodeFields } from "../../lib/encoding.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
 import { punchHole } from "../../platform/posix.ts"
 
@@ -32,6 +35,12 @@ const PAGE_BYTES = 4096
 
 /** Left to others on the file system of the arena when a region is given out. */
 const RESERVE_BYTES = 1 << 20
+
+/** One arena for each state directory. @param state its absolute path, symbolic links resolved */
+export function arenaPathOf(state: string): string {
+  const tag = toHex(sha256(encodeFields("mvm arena path", [state]))).slice(0, 16)
+  return `/dev/shm/mvm-${tag}`
+}
 
 export class Arena {
   readonly path: string

@@ -16,6 +16,7 @@ import { referenceHandlers } from "./reference.ts"
 import { boolean, integer, text, texts } from "./params.ts"
 import type { VmConfig, VmRecord } from "../state/registry.ts"
 import type { Mvm } from "../context.ts"
+import { kindOf, referenceValues } from "../reference/values.ts"
 import { readCertificates } from "../vm/vm-certificates.ts"
 
 const POLL_MS = 50
@@ -158,6 +159,7 @@ function show(mvm: Mvm, record: VmRecord): Record<string, unknown> {
     epoch: member?.session?.epoch.toHex() ?? null,
     measurement: member?.session?.kind ?? null,
     reason: opinion.message ?? null,
+    hasReference: referenceValues(mvm.context.registry.reference, record, kindOf(record)).table !== undefined,
     logEntries: opinion.entries,
     qemuPid: state?.qemu?.pid ?? null,
     vtpmPid: state?.vtpm.pid ?? null,

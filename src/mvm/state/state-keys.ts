@@ -85,38 +85,48 @@ export class StateKeys {
  * @throws MvmError `state_key` for a missing, malformed, exposed or wrong master key; `no_space`, `io`.
  */
 export function openStateKeys(path: string, stateKeyFile: string | undefined): StateKeys {
-  const checkPath = join(path, CHECK_FILE)
-  const check = readWhole(checkPath, { maxBytes: MAX_SMALL_FILE })
+  const known = knownKeys(path, stateKeyFile)
+  const keys = known?.keys ?? makeKeys(join(path, KEY_FILE))
+  if (!known?.isChecked) writeDurably(join(path, CHECK_FILE), checkOf(keys))
+  return keys
+}
+
+/**
+ * The keys of the state directory at `path` as they are; undefined where neither key nor state is there yet.
+ * `isChecked`: the state was made with this very key.
+ *
+ * @throws MvmError as {@link openStateKeys}. Nothing is written.
+ */
+export function knownKeys(
+  path: string,
+  stateKeyFile: string | undefined,
+): { keys: StateKeys; isChecked: boolean } | undefined {
+  const check = readWhole(join(path, CHECK_FILE), { maxBytes: MAX_SMALL_FILE })
   const file = stateKeyFile ?? join(path, KEY_FILE)
-  let masterKey = readMasterKey(file)
+  const masterKey = readMasterKey(file)
   if (!masterKey) {
     if (stateKeyFile) {
       throw new MvmError("state_key", `${file}: there is no such state key file`, {
         hint: `make one for a new state directory: (umask 077; head -c 32 /dev/urandom > ${file})`,
       })
     }
-    if (check) {
-      throw new MvmError(
-        "state_key",
-        `${file}: the state key is gone, and the state cannot be opened without it`,
-        {
-          hint: "restore that file, or name the file that holds the key with --state-key",
-        },
-      )
-    }
-    masterKey = random(AES256_KEY_BYTES)
-    writeDurably(file, masterKey)
+    if (!check) return undefined
+    throw new MvmError(
+      "state_key",
+      `${file}: the state key is gone, and the state cannot be opened without it`,
+      {
+        hint: "restore that file, or name the file that holds the key with --state-key",
+      },
+    )
   }
   const keys = new StateKeys(masterKey)
   masterKey.fill(0)
-  const expected = keys.derive("key check", "")
-  if (!check) writeDurably(checkPath, expected)
-  else if (!equalBytes(check, expected)) {
+  if (check && !equalBytes(check, checkOf(keys))) {
     throw new MvmError("state_key", `${file}: not the key this state directory was made with`, {
       hint: "name the right file with --state-key, or start with another --state",
     })
   }
-  return keys
+  return { keys, isChecked: check !== undefined }
 }
 
 /** The MVM's identity from the state directory at `path`, made on first use. @throws MvmError `state_key`, `io`. */
@@ -146,6 +156,18 @@ function readMasterKey(file: string): Uint8Array | undefined {
     })
   }
   return key
+}
+
+function makeKeys(file: string): StateKeys {
+  const masterKey = random(AES256_KEY_BYTES)
+  writeDurably(file, masterKey)
+  const keys = new StateKeys(masterKey)
+  masterKey.fill(0)
+  return keys
+}
+
+function checkOf(keys: StateKeys): Uint8Array {
+  return keys.derive("key check", "")
 }
 
 function boxContext(purpose: string, subject: string): Uint8Array {

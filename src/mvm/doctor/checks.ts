@@ -1,0 +1,219 @@
+/**
+ * @module mvm/doctor/checks
+ *
+ * What makes a host good for VMs and channels, one row a check. `fail`: something does not work, or a promise does not
+ * hold. `warn`: it works, and not as well as it could.
+ */
+
+import { MvmError } from "../../lib/errors.ts"
+import { fail, isOlder, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
+import { formatDuration, formatSize } from "../../lib/units.ts"
+import { DEFAULT_RING_BYTES, regionBytes } from "../../ring/layout.ts"
+import type { HostFacts, ProgramFacts } from "./facts.ts"
+
+/** What the tests run on; the first that can take our arguments. */
+const QEMU = { tried: [7, 2], least: [6, 0] }
+const SWTPM = { tried: [0, 7], least: [0, 6] }
+const KERNEL = [5, 10]
+
+const MIB = 2 ** 20
+const STATE_NEEDED_BYTES = 16 * MIB
+const STATE_WANTED_BYTES = 256 * MIB
+const FILES_WANTED = 4096
+
+export const HOST_CHECKS: readonly Check<HostFacts>[] = [
+  {
+    name: "kernel",
+    judge: ({ kernel }) =>
+      isOlder(kernel, KERNEL)
+        ? warn(`linux ${kernel} is older than what was tried`, `use ${KERNEL.join(".")} or newer`)
+        : ok(`linux ${kernel}`),
+  },
+  { name: "kvm", judge: kvm },
+  {
+    name: "qemu",
+    judge: ({ qemu, accel }) => {
+      return program(qemu, QEMU, accel.host.arch === "arm64" ? "qemu-system-arm" : "qemu-system-x86")
+    },
+  },
+  { name: "swtpm", judge: ({ swtpm }) => program(swtpm, SWTPM, "swtpm") },
+  { name: "firmware", judge: firmware },
+  { name: "shared memory", judge: sharedMemory },
+  { name: "arena", judge: arena },
+  { name: "state", judge: stateDirectory },
+  { name: "disk space", judge: diskSpace },
+  { name: "state key", judge: stateKey },
+  { name: "daemon", judge: daemon },
+  { name: "user", judge: user },
+  { name: "limits", judge: limits },
+  { name: "policy", judge: policy },
+  { name: "vm", judge: vms },
+  { name: "libvirt", judge: libvirt },
+]
+
+function kvm({ accel: { chosen, host, kvm: access }, actor }: HostFacts): Judgement {
+  if (chosen instanceof MvmError) return fail(chosen.message, "unset MVM_ACCEL, or set it to kvm or tcg")
+  if (host.override) return ok(`${chosen}, as MVM_ACCEL says`)
+  if (access === "denied") {
+    return warn(
+      `uid ${actor.uid} may not open /dev/kvm: VMs are translated, many times slower`,
+      "usermod -aG kvm USER, then start the daemon again",
+    )
+  }
+  if (chosen === "kvm") return ok("used")
+  const why = access === "absent" ? "no /dev/kvm" : "kvm_intel or kvm_amd is not loaded"
+  return warn(
+    `${why}: VMs are translated, many times slower`,
+    access === "absent"
+      ? "modprobe kvm_intel (or kvm_amd); switch virtualisation on in the firmware"
+      : "modprobe kvm_intel (or kvm_amd); a nested host may not be able to",
+  )
+}
+
+function program(
+  { name, path, version }: ProgramFacts,
+  { tried, least }: { tried: readonly number[]; least: readonly number[] },
+  debian: string,
+): Judgement {
+  if (path === undefined) return fail(`${name} is not in the search path`, `apt-get install ${debian}`)
+  if (version === "") return fail(`${path} does not say its version`, `apt-get install --reinstall ${debian}`)
+  if (isOlder(version, least))
+    return fail(`${path}: ${version} is too old`, `use ${tried.join(".")} or newer`)
+  if (isOlder(version, tried)) {
+    return warn(`${path}: ${version} is older than what was tried`, `use ${tried.join(".")} or newer`)
+  }
+  return ok(`${path}: ${version}`)
+}
+
+function firmware({ firmware: found, daemon: running }: HostFacts): Judgement[] {
+  const inUse = running instanceof MvmError ? [] : running.vms.map((vm) => vm.firmware)
+  return found.map(({ name, path, isThere }, index) => {
+    if (isThere) return ok(`${name}: ${path}`)
+    const remedy = `apt-get install ${path.includes("AAVMF") ? "qemu-efi-aarch64" : name}`
+    // The first is what a VM gets that does not choose.
+    return index === 0 || inUse.includes(name)
+      ? fail(`${name}: no ${path}`, remedy)
+      : warn(`${name}: no ${path}; only VMs with --firmware ${name} need it`, remedy)
+  })
+}
+
+function sharedMemory({ sharedMemory: found, arena: { file, wantedBytes } }: HostFacts): Judgement {
+  if (found instanceof MvmError) return fail(`/dev/shm: ${found.message}`, "mount -t tmpfs tmpfs /dev/shm")
+  const { freeBytes, totalBytes } = found
+  const room = freeBytes + (file?.usedBytes ?? 0)
+  const text = `/dev/shm has ${formatSize(freeBytes)} free of ${formatSize(totalBytes)}`
+  const remedy = `mount -o remount,size=${Math.ceil((2 * wantedBytes) / MIB)}M /dev/shm, or remove what fills it`
+  if (freeBytes < regionBytes(DEFAULT_RING_BYTES)) return fail(`${text}: no room for a channel`, remedy)
+  if (room >= wantedBytes) return ok(text)
+  return warn(`${text}: not enough for all of an arena of ${formatSize(wantedBytes)}`, remedy)
+}
+
+function arena({ arena: { path, file, wantedBytes } }: HostFacts): Judgement {
+  if (!file) return ok(`${path} is made at the daemon's start, ${formatSize(wantedBytes)}`)
+  if (file.sizeBytes === wantedBytes) {
+    return ok(`${path}: ${formatSize(wantedBytes)}, ${formatSize(file.usedBytes)} in memory`)
+  }
+  return fail(
+    `${path} has ${formatSize(file.sizeBytes)}, not ${formatSize(wantedBytes)}`,
+    `stop all VMs and remove it, or start the daemon with --arena ${file.sizeBytes / MIB}M`,
+  )
+}
+
+function stateDirectory({ state: { path, owner, mode }, actor }: HostFacts): Judgement {
+  if (mode === undefined) return warn(`${path} is not there yet`, `mvm serve --state ${path} makes it`)
+  if (owner !== actor.uid) {
+    return fail(`${path} belongs to uid ${owner}, not to uid ${actor.uid}`, `chown -R USER ${path}`)
+  }
+  if ((mode & 0o077) === 0) return ok(`${path}: mode ${mode.toString(8)}`)
+  const what = (mode & 0o022) === 0 ? "enter" : "change"
+  return fail(`${path} has mode ${mode.toString(8)}: other users can ${what} it`, `chmod 700 ${path}`)
+}
+
+function diskSpace({ state: { path, mode, freeBytes } }: HostFacts): Judgement | undefined {
+  if (mode === undefined) return undefined
+  const text = `${formatSize(freeBytes)} free for ${path}`
+  const remedy = "free some space: without it no audit row is written, and so no receipt given"
+  if (freeBytes < STATE_NEEDED_BYTES) return fail(text, remedy)
+  return freeBytes < STATE_WANTED_BYTES ? warn(text, remedy) : ok(text)
+}
+
+function stateKey({ stateKey: found, daemon: running, state }: HostFacts): Judgement | undefined {
+  if (state.mode === undefined) return undefined
+  if (found === "right") return ok("opens this state")
+  if (found === "none yet") return ok("is made at the daemon's first start")
+  if (!(running instanceof MvmError) && found.message.includes("is gone")) {
+    return ok("kept elsewhere; the daemon has it")
+  }
+  return fail(found.message, found.hint ?? "name the right file with --state-key")
+}
+
+function daemon({ daemon: running, state, isSystemd }: HostFacts): Judgement {
+  if (!(running instanceof MvmError)) {
+    return ok(`pid ${running.pid}, up ${formatDuration(running.uptimeSeconds * 1000)}`)
+  }
+  const remedy = isSystemd
+    ? "systemctl start mvm, or see journalctl -u mvm"
+    : `mvm serve --state ${state.path}`
+  return fail(running.message, remedy)
+}
+
+function user({ actor, daemon: running }: HostFacts): Judgement | undefined {
+  if (running instanceof MvmError) return undefined
+  if (actor.uid !== 0) return ok(`the daemon runs as uid ${actor.uid}`)
+  return warn(
+    "the daemon runs as root, which it need not",
+    "mvm install gives it a user and limits of its own",
+  )
+}
+
+function limits({ limits: { openFiles, lockedBytes } }: HostFacts): Judgement {
+  const size = lockedBytes === Infinity ? "any" : formatSize(lockedBytes)
+  const text = `${openFiles} open files, ${size} locked memory`
+  if (openFiles >= FILES_WANTED) return ok(text)
+  return warn(
+    `${text}: too few files for many VMs`,
+    `LimitNOFILE=65536 in its unit, or ulimit -n ${FILES_WANTED}`,
+  )
+}
+
+function policy({ policy: { path, rules, warnings } }: HostFacts): Judgement[] {
+  if (rules instanceof MvmError) return [fail(rules.message, rules.hint ?? `mvm policy check ${path}`)]
+  const lines = warnings.map(({ line, message }) => warn(`${path}:${line}: ${message}`, "mvm policy check"))
+  if (rules === 0) return [warn(`${path} has no rules: nothing is allowed`, `write rules into ${path}`)]
+  return [ok(`${path}: ${rules} rule${rules === 1 ? "" : "s"}`), ...lines]
+}
+
+function vms({ daemon: running }: HostFacts): Judgement[] {
+  if (running instanceof MvmError) return []
+  return running.vms.flatMap((vm): Judgement[] => {
+    const { name, kind, state, link, verdict } = vm
+    const bad: Judgement[] = vm.files
+      .filter(({ access }) => access !== "open")
+      .map(({ field, path, access }) => {
+        const why = access === "absent" ? "there is no" : "the daemon may not read"
+        return fail(`${name}: ${field}: ${why} ${path}`, `mvm vm set ${name} --${field} FILE`)
+      })
+    if (!vm.hasReference) {
+      bad.push(
+        fail(
+          `${name} has no reference table: every channel of it is denied`,
+          `mvm measure learn ${name}, or mvm measure import ${name} FILE`,
+        ),
+      )
+    }
+    if (verdict === "untrusted") bad.push(warn(`${name} is untrusted`, `mvm measure explain ${name}`))
+    if (state === "running" && link !== "up" && kind !== "local") {
+      bad.push(warn(`${name} runs and its agent is not linked`, `mvm vm console ${name}`))
+    }
+    return bad.length > 0 ? bad : [ok(`${name}: ${state}, ${verdict}`)]
+  })
+}
+
+function libvirt({ libvirt: access, actor }: HostFacts): Judgement | undefined {
+  if (access === "absent") return undefined
+  if (access === "open") return ok("its daemon's socket can be used")
+  return warn(
+    `uid ${actor.uid} may not use libvirt's socket: its domains cannot be adopted`,
+    "usermod -aG libvirt USER, then start the daemon again",
+  )
+}
