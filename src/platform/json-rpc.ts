@@ -184,7 +184,8 @@ function sendLine(socket: ByteSocket, value: unknown): void {
   socket.write(Buffer.from(`${JSON.stringify(value)}\n`))
 }
 
-class LineReader {
+/** Takes a byte stream apart into lines. */
+export class LineReader {
   readonly #onLine: (line: string) => void
   #parts: Buffer[] = []
   #bytes = 0

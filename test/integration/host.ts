@@ -73,6 +73,10 @@ export interface HostOptions {
   readonly environment?: (folder: string) => Promise<Readonly<Record<string, string>>>
   readonly members?: readonly string[]
   readonly remeasure?: string
+  /** Where agents and their commands look for their sockets; else the state directory. For a proxy in between. */
+  readonly guestState?: string
+  /** Called with each member that was made and has no agent yet. */
+  readonly onMember?: (name: string) => void
 }
 
 export interface StatusView {
@@ -88,6 +92,7 @@ export class TestHost {
   /** A copy of its own: the built file may be replaced while the tests run. */
   readonly mvm = join(this.folder, "mvm")
   readonly serveLog = join(this.folder, "serve.log")
+  readonly guestState: string
   readonly #options: HostOptions
   readonly #started: Running[] = []
   readonly #agents = new Map<string, Running>()
@@ -96,6 +101,7 @@ export class TestHost {
 
   private constructor(options: HostOptions) {
     this.#options = options
+    this.guestState = options.guestState ?? this.state
     if (!existsSync(BUILT)) throw new Error("dist/mvm is missing: run scripts/build")
     copyFileSync(BUILT, this.mvm)
     chmodSync(this.mvm, 0o755)
@@ -145,6 +151,7 @@ export class TestHost {
   async member(name: string): Promise<void> {
     const remeasure = this.#options.remeasure ?? "1s"
     await this.must("vm", "create", name, "--local", "--remeasure", remeasure)
+    this.#options.onMember?.(name)
     await this.agent(name)
     // The command's program belongs to what the endpoint runs.
     await this.must("guest", "status", "--local", name)
@@ -192,7 +199,11 @@ export class TestHost {
       stdout: output ?? "ignore",
       stderr,
       cwd: this.folder,
-      env: { ...process.env, MVM_STATE: this.state, ...options.env },
+      env: {
+        ...process.env,
+        MVM_STATE: words[0] === "guest" ? this.guestState : this.state,
+        ...options.env,
+      },
     })
     closeSync(stderr)
     if (typeof output === "number" && typeof stdout === "string") closeSync(output)

@@ -89,4 +89,11 @@ describe("an initramfs", () => {
     expect(problemOf(new Uint8Array(1024)).message).toContain("no file")
     expect(problemOf(concat(Uint8Array.of(0x1f, 0x8b), archive)).message).toContain("cannot be unpacked")
   })
+
+  test("that would unpack to gigabytes is refused where it passes the bound, and not unpacked to its end", () => {
+    const block = Bun.zstdCompressSync(new Uint8Array(64 << 20))
+    const before = process.memoryUsage().rss
+    expect(problemOf(concat(...Array.from({ length: 64 }, () => block))).code).toBe("too_large")
+    expect(process.memoryUsage().rss - before).toBeLessThan(1 << 30)
+  })
 })

@@ -91,4 +91,11 @@ describe("a signing key", () => {
     )
     expect(codeOf(() => parseSigningKey("ab"))).toBe("config")
   })
+
+  test("of small order, for which anybody can sign, is refused, and so is what it signed", () => {
+    const identity = new Uint8Array(32).with(0, 1)
+    expect(codeOf(() => parseSigningKey(identity.toHex()))).toBe("config")
+    const forged = new Uint8Array(64).with(0, 1)
+    expect(codeOf(() => verifySignedReference(FILE, forged, [identity]))).toBe("signature")
+  })
 })

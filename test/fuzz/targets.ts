@@ -1,0 +1,49 @@
+/**
+ * @module test/fuzz/targets
+ *
+ * Every decoder there is.
+ */
+
+import type { Target } from "./target.ts"
+import { CHANNEL_TARGETS } from "./targets/channel.ts"
+import { HOST_TARGETS } from "./targets/host.ts"
+import { MEASUREMENT_TARGETS } from "./targets/measurement.ts"
+import { TPM_TARGETS } from "./targets/tpm.ts"
+import { WIRE_TARGETS } from "./targets/wire.ts"
+
+export const TARGETS: readonly Target[] = [
+  ...WIRE_TARGETS,
+  ...CHANNEL_TARGETS,
+  ...TPM_TARGETS,
+  ...MEASUREMENT_TARGETS,
+  ...HOST_TARGETS,
+]
+
+/** Faults made on purpose, each one byte away from its seed: what finds these finds others. Run only when named. */
+const PLANTED: readonly Target[] = [
+  planted("crash", () => {
+    throw new TypeError("undefined is not an object")
+  }),
+  planted("hang", () => {
+    for (;;) Math.sqrt(2)
+  }),
+  planted("memory", () => {
+    const held: Uint8Array[] = []
+    for (;;) held.push(new Uint8Array(1 << 24).fill(1))
+  }),
+  planted("death", () => process.kill(process.pid, "SIGKILL")),
+]
+
+function planted(name: string, fault: () => unknown): Target {
+  return {
+    name: `planted.${name}`,
+    seeds: () => [new Uint8Array(40)],
+    run: (input) => {
+      if (input.includes(0x2a)) fault()
+      return "fine"
+    },
+  }
+}
+
+/** In the order by which a worker and its watcher name them to each other. */
+export const ALL_TARGETS: readonly Target[] = [...TARGETS, ...PLANTED]
