@@ -13,8 +13,10 @@ import {
   AAD_BYTES,
   bindSequence,
   HEAD_WORDS,
-  isKind,
+  isKindWord,
   KIND,
+  kindOf,
+  streamOf,
   tagBytesOf,
   type Kind,
   type RecordSource,
@@ -26,11 +28,15 @@ export interface OpenerOptions {
   readonly source: RecordSource
   /** Whether the first record's 64-byte signature is the peer's over the transcript; called once. */
   readonly verifyHandshake: (signature: Uint8Array) => boolean
+  /** Whether records may belong to streams; without, every one is of the channel's one flow. */
+  readonly hasStreams?: boolean
 }
 
 /** An authenticated record. `plaintext` is a private buffer the caller owns. */
 export interface OpenedRecord {
   readonly kind: Kind
+  /** 0 to 65535; 0 where the channel has no streams */
+  readonly stream: number
   readonly plaintext: Uint8Array
 }
 
@@ -43,6 +49,7 @@ export class Opener {
   readonly chain = new DigestChain()
 
   readonly #options: OpenerOptions
+  readonly #hasStreams: boolean
   readonly #key: DirectionKey
   #sequence = 0
   #prepared: PreparedOpen | undefined
@@ -59,6 +66,7 @@ export class Opener {
 
   constructor(options: OpenerOptions) {
     this.#options = options
+    this.#hasStreams = options.hasStreams ?? false
     this.#key = new DirectionKey(options.key)
   }
 
@@ -105,14 +113,17 @@ export class Opener {
       return null
     }
     const number = this.#sequence
-    const untrustedKind = head[1]!
-    if (!isKind(untrustedKind)) throw fault(number, `unknown kind word ${untrustedKind}`)
+    const untrustedKindWord = head[1]!
+    if (!isKindWord(untrustedKindWord, this.#hasStreams)) {
+      throw fault(number, `unknown kind word ${untrustedKindWord}`)
+    }
+    const kindWord = untrustedKindWord
     if (this.#state === "ended") throw fault(number, "after the end")
     if (head[0] !== untrustedPayload.length) throw fault(number, "length differs from its payload's")
     const decipher = this.#prepared ?? this.#prepare()
     this.#prepared = undefined
     this.#aadWords[0] = head[0]!
-    this.#aadWords[1] = untrustedKind
+    this.#aadWords[1] = kindWord
     bindSequence(number, this.#aadView, this.#nonceView)
     const plaintext = finishOpen(decipher, this.#aad, {
       ciphertext: untrustedPayload,
@@ -121,9 +132,10 @@ export class Opener {
     this.#options.source.release()
     if (plaintext === undefined) throw fault(number, "not authentic")
     this.#sequence++
-    this.#admit(untrustedKind, plaintext)
+    const kind = kindOf(kindWord)
+    this.#admit(kind, plaintext)
     this.chain.add(head)
-    return { kind: untrustedKind, plaintext }
+    return { kind, stream: streamOf(kindWord), plaintext }
   }
 
   /** The state machine of `channel/record`, over records that did authenticate. */
@@ -142,7 +154,7 @@ export class Opener {
       this.#state = "open"
     } else if (kind === KIND.DATA) {
       this.#plaintextBytes += plaintext.length
-    } else {
+    } else if (kind === KIND.EOF) {
       if (plaintext.length !== 0) throw fault(number, "an end with content")
       this.#state = "ended"
     }

@@ -7,7 +7,7 @@
  *        0  u32 LE  payload length in bytes
  *        4  u8      kind
  *        5  u8      0
- *        6  u16 LE  stream (0 until streams are used)
+ *        6  u16 LE  stream; 0 in a channel of one direction, and of records about the channel itself
  *        8  16 B    AES-256-GCM tag
  *
  *     associated data, 16 bytes: the first 8 of the head, then the sequence number, u64 BE
@@ -19,7 +19,7 @@
  *
  *     UNVERIFIED --HANDSHAKE--> OPEN --EOF--> ENDED        a record that does not fit here, or does
  *                                | ^                       not authenticate: DEAD, for good
- *                                DATA
+ *                            DATA, CONTROL
  */
 
 import { GCM_TAG_BYTES } from "../lib/crypto.ts"
@@ -37,15 +37,38 @@ export const KIND = {
   DATA: 2,
   /** The last record of a direction; empty. Without it the direction was truncated. */
   EOF: 3,
+  /** Something about one stream of a duplex channel: a frame of guest/streams. */
+  CONTROL: 4,
 } as const
 
 export type Kind = (typeof KIND)[keyof typeof KIND]
 
-const NAMED_KINDS: ReadonlySet<number> = new Set(Object.values(KIND))
+/** Kinds that may belong to a stream; the others are about the channel. */
+const OF_STREAMS: ReadonlySet<number> = new Set([KIND.DATA, KIND.CONTROL])
+const OF_ONE_FLOW: ReadonlySet<number> = new Set([KIND.HANDSHAKE, KIND.DATA, KIND.EOF])
 
-/** Whether a kind word is one this version knows: known kind, reserved byte zero, stream 0. */
-export function isKind(kindWord: number): kindWord is Kind {
-  return NAMED_KINDS.has(kindWord)
+/** The greatest number a stream can have. */
+export const MAX_STREAM = 0xffff
+
+/** The head's second word: kind, a byte of zero, stream. */
+export function kindWordOf(kind: Kind, stream: number): number {
+  return (kind | (stream << 16)) >>> 0
+}
+
+/**
+ * Whether a kind word is one this version knows: reserved byte zero, and either a kind of a channel's one flow with
+ * stream 0 or, where the channel carries streams, a kind that belongs to a stream.
+ */
+export function isKindWord(kindWord: number, hasStreams: boolean): boolean {
+  return OF_ONE_FLOW.has(kindWord) || (hasStreams && OF_STREAMS.has(kindWord & 0xffff))
+}
+
+export function kindOf(kindWord: number): Kind {
+  return (kindWord & 0xff) as Kind
+}
+
+export function streamOf(kindWord: number): number {
+  return kindWord >>> 16
 }
 
 /** Where sealed records go: a ring, or frames on a relay. */

@@ -13,6 +13,7 @@ import {
   bindSequence,
   HEAD_WORDS,
   KIND,
+  kindWordOf,
   tagBytesOf,
   type Kind,
   type RecordSink,
@@ -60,16 +61,17 @@ export class Sealer {
    * Seals `plaintext` as one record. False: no room now, and nothing happened. The other end sees it after
    * {@link flush}.
    *
+   * @param stream 0 to 65535; which one it belongs to, in a channel that has streams
    * @throws RangeError for a plaintext longer than {@link maxPlaintextBytes}; MvmError `protocol` from a broken ring.
    */
-  trySeal(kind: Kind, plaintext: Uint8Array): boolean {
+  trySeal(kind: Kind, plaintext: Uint8Array, stream = 0): boolean {
     if (plaintext.length > this.#sink.maxPayloadBytes) throw new RangeError("longer than a record")
     if (!this.#sink.claim(plaintext.length)) return false
     const cipher = this.#prepared ?? this.#prepare()
     this.#prepared = undefined
     const head = this.#head
     head[0] = plaintext.length
-    head[1] = kind
+    head[1] = kindWordOf(kind, stream)
     this.#aadWords[0] = head[0]!
     this.#aadWords[1] = head[1]!
     bindSequence(this.#sequence, this.#aadView, this.#nonceView)

@@ -102,6 +102,11 @@ export class AgentClient {
     }
   }
 
+  /** Lets who awaits {@link until} or {@link event} look again. */
+  nudge(): void {
+    this.#notify()
+  }
+
   /** @throws MvmError when the channel may not go on: failed, revoked, or its lease ran out. */
   check(): void {
     if (this.failure) throw this.failure

@@ -104,6 +104,10 @@ export class ChannelEnd {
     return new ChannelEnd(agent, pair, await agent.until(() => agent.channel))
   }
 
+  get side(): "asker" | "answerer" {
+    return this.sendDirection === 0 ? "asker" : "answerer"
+  }
+
   get peer(): Decision["asker"] {
     return this.sendDirection === 0 ? this.decision.answerer : this.decision.asker
   }
@@ -138,6 +142,36 @@ export class ChannelEnd {
       () => this.#producer.requestWakeup(payloadBytes),
       () => this.#producer.cancelWakeup(),
     )
+  }
+
+  /**
+   * For an end that both sends and receives and lets others run meanwhile. Resolves when there is something to open,
+   * when a record of `roomBytes` fits (if that is wanted), when `interrupted` says so after {@link nudge}, or when it
+   * is time to {@link check} again.
+   */
+  async rest(roomBytes: number | undefined, interrupted: () => boolean): Promise<void> {
+    const isDue = (): boolean =>
+      interrupted() || this.#consumer.ready || (roomBytes !== undefined && this.#producer.hasRoom(roomBytes))
+    const spinUntil = Math.max(performance.now() + SPIN_MS, this.#spinUntilMs)
+    do {
+      if (isDue()) return
+      yieldProcessor()
+      await turn()
+    } while (performance.now() < spinUntil)
+    this.acknowledge()
+    if (!this.#consumer.requestWakeup()) return
+    if (roomBytes === undefined || this.#producer.requestWakeup(roomBytes)) {
+      this.acknowledge()
+      this.agent.kicked = false
+      await this.agent.event(SLOW_POLL_MS, () => this.agent.kicked || interrupted())
+      if (roomBytes !== undefined) this.#producer.cancelWakeup()
+    }
+    this.#consumer.cancelWakeup()
+  }
+
+  /** Ends a {@link rest}, if there is reason to. */
+  nudge(): void {
+    this.agent.nudge()
   }
 
   /**

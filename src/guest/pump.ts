@@ -8,12 +8,18 @@
 
 import { readSync } from "node:fs"
 import { Sha256, discardOutput } from "../lib/crypto.ts"
-import { MvmError, STATUS, asMvmError, errnoOf } from "../lib/errors.ts"
+import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
 import { KIND } from "../channel/record.ts"
-import { sameContent } from "../channel/transcript.ts"
 import { POLLHUP, POLLIN, PollSet } from "../platform/posix.ts"
 import type { EndStatement } from "./agent-client.ts"
 import { turn, type ChannelEnd } from "./channel-end.ts"
+import {
+  compareFin,
+  compareReceipt,
+  receivedStatement,
+  sentStatement,
+  withoutReceipt,
+} from "./end-statement.ts"
 import { Sink } from "./sink.ts"
 import type { Spool } from "./spool.ts"
 
@@ -160,13 +166,7 @@ async function sealBlock(end: ChannelEnd, block: Uint8Array): Promise<void> {
 }
 
 async function finish(end: ChannelEnd, content: Uint8Array | undefined): Promise<TransferSummary> {
-  const said: EndStatement = {
-    direction: end.sendDirection,
-    lengthBytes: end.sealer.plaintextBytes,
-    records: end.sealer.chain.records,
-    digest: end.sealer.chain.digest(),
-    content,
-  }
+  const said = sentStatement(end, content)
   end.agent.send("FIN", said)
   let receipt: EndStatement
   try {
@@ -174,20 +174,8 @@ async function finish(end: ChannelEnd, content: Uint8Array | undefined): Promise
   } catch (error) {
     throw withoutReceipt(asMvmError(error))
   }
-  if (!sameEnd(said, receipt)) {
-    throw new MvmError("digest_mismatch", "the receipt names other content than what was sent")
-  }
+  compareReceipt(receipt, said)
   return summary(said)
-}
-
-/** Failures that say what happened stay; those that only say that nobody answered leave the outcome open. */
-function withoutReceipt(error: MvmError): MvmError {
-  const isSilence = error.status === STATUS.unreachable || error.code === "lease_expired"
-  if (!isSilence || error.code === "peer_failed") return error
-  return new MvmError("unknown_outcome", `everything was sent, but no receipt came: ${error.message}`, {
-    cause: error,
-    hint: "outcome unknown: ask the receiver, or send again",
-  })
 }
 
 /** @param release what is left to do once the digest agreed: the receipt follows the last write */
@@ -196,25 +184,12 @@ async function acknowledgeEnd(
   content: Uint8Array | undefined,
   release: () => Promise<void>,
 ): Promise<TransferSummary> {
-  const seen: EndStatement = {
-    direction: end.sendDirection === 0 ? 1 : 0,
-    lengthBytes: end.opener.plaintextBytes,
-    records: end.opener.chain.records,
-    digest: end.opener.chain.digest(),
-    content,
-  }
-  const fin = await end.agent.until(() => end.agent.peerFin)
-  if (!sameEnd(fin, seen)) {
-    throw new MvmError("digest_mismatch", "the sender's digest differs from what was received")
-  }
+  const seen = receivedStatement(end, content)
+  compareFin(await end.agent.until(() => end.agent.peerFin), seen)
   await release()
   end.agent.send("RECEIPT", seen)
   await end.agent.until(() => end.agent.logged > 0)
   return summary(seen)
-}
-
-function sameEnd(a: EndStatement, b: EndStatement): boolean {
-  return a.direction === b.direction && sameContent(a, b)
 }
 
 function summary(said: EndStatement): TransferSummary {

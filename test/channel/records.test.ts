@@ -48,18 +48,19 @@ function ringWay(isolation: "arena" | "dedicated"): Way & { ring: RingMemory } {
   }
 }
 
-function ends(way: Way, key = random(32)) {
+function ends(way: Way, key = random(32), hasStreams = false) {
   const sealer = new Sealer(key, way.sink)
   const opener = new Opener({
     key,
     source: way.source,
     verifyHandshake: (signature) => toHex(signature) === toHex(SIGNATURE),
+    hasStreams,
   })
   return { key, sealer, opener }
 }
 
-function send(sealer: Sealer, kind: 1 | 2 | 3, plaintext: Uint8Array): void {
-  expect(sealer.trySeal(kind, plaintext)).toBe(true)
+function send(sealer: Sealer, kind: 1 | 2 | 3 | 4, plaintext: Uint8Array, stream = 0): void {
+  expect(sealer.trySeal(kind, plaintext, stream)).toBe(true)
   sealer.flush()
 }
 
@@ -85,7 +86,11 @@ for (const [name, make] of Object.entries(WAYS)) {
         const length = index < 200 ? index : (index * 997) % (sealer.maxPlaintextBytes + 1)
         const plaintext = new Uint8Array(length).fill(index)
         send(sealer, KIND.DATA, plaintext)
-        expect(opener.tryOpen()).toEqual({ kind: KIND.DATA, plaintext: Buffer.from(plaintext) } as never)
+        expect(opener.tryOpen()).toEqual({
+          kind: KIND.DATA,
+          stream: 0,
+          plaintext: Buffer.from(plaintext),
+        } as never)
         way.settle()
         total += length
       }
@@ -97,6 +102,43 @@ for (const [name, make] of Object.entries(WAYS)) {
       expect([sealer.plaintextBytes, opener.plaintextBytes]).toEqual([total, total])
       expect([sealer.chain.records, opener.chain.records]).toEqual([302, 302])
       expect(toHex(opener.chain.digest())).toBe(toHex(sealer.chain.digest()))
+    })
+
+    test("records say which stream they belong to, where there are streams", () => {
+      const way = make()
+      const { sealer, opener } = ends(way, random(32), true)
+      send(sealer, KIND.HANDSHAKE, SIGNATURE)
+      opener.tryOpen()
+      way.settle()
+      for (const [kind, stream] of [
+        [KIND.CONTROL, 1],
+        [KIND.DATA, 1],
+        [KIND.DATA, 65535],
+        [KIND.CONTROL, 0],
+      ] as const) {
+        send(sealer, kind, utf8("x"), stream)
+        const opened = opener.tryOpen()!
+        way.settle()
+        expect([opened.kind, opened.stream]).toEqual([kind, stream])
+      }
+      expect([sealer.plaintextBytes, opener.plaintextBytes]).toEqual([2, 2])
+      expect(toHex(opener.chain.digest())).toBe(toHex(sealer.chain.digest()))
+    })
+
+    test("records of a stream are refused where there are none, and ends never belong to one", () => {
+      for (const [kind, stream, hasStreams] of [
+        [KIND.DATA, 1, false],
+        [KIND.CONTROL, 0, false],
+        [KIND.EOF, 1, true],
+        [KIND.HANDSHAKE, 1, true],
+      ] as const) {
+        const way = make()
+        const { sealer, opener } = ends(way, random(32), hasStreams)
+        send(sealer, KIND.HANDSHAKE, SIGNATURE)
+        opener.tryOpen()
+        send(sealer, kind, new Uint8Array(0), stream)
+        expect(codeOf(() => opener.tryOpen())).toBe("record")
+      }
     })
 
     test("says no when there is no room, seals nothing then, and goes on later", () => {
