@@ -10,6 +10,7 @@ import { RingSink, RingSource } from "../../../src/channel/ring-records.ts"
 import { Sealer } from "../../../src/channel/sealer.ts"
 import { turn } from "../../../src/guest/channel-end.ts"
 import { Session, type SessionChannel, type SessionOptions } from "../../../src/guest/streams/session.ts"
+import type { Stream } from "../../../src/guest/streams/stream.ts"
 import { random } from "../../../src/lib/crypto.ts"
 import { MvmError } from "../../../src/lib/errors.ts"
 import { RingConsumer } from "../../../src/ring/consumer.ts"
@@ -62,6 +63,19 @@ export function ended(session: Session): Promise<unknown> {
     () => undefined,
     (error: unknown) => error,
   )
+}
+
+/** Sends back what comes, as long as that goes. */
+export async function echo(stream: Stream): Promise<void> {
+  try {
+    for (;;) {
+      const bytes = await stream.read()
+      if (bytes === null) return await stream.end()
+      await stream.write(bytes)
+    }
+  } catch (error) {
+    if (!(error instanceof MvmError)) throw error
+  }
 }
 
 function end(
