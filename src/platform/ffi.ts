@@ -14,14 +14,24 @@ const SYMBOLS = {
   fallocate: { args: [T.i32, T.i32, T.i64, T.i64], returns: T.i32 },
   fcntl: { args: [T.i32, T.i32, T.u64], returns: T.i32 },
   flock: { args: [T.i32, T.i32], returns: T.i32 },
+  futimens: { args: [T.i32, T.ptr], returns: T.i32 },
   getsockopt: { args: [T.i32, T.i32, T.i32, T.ptr, T.ptr], returns: T.i32 },
+  lseek: { args: [T.i32, T.i64, T.i32], returns: T.i64 },
   memfd_create: { args: [T.cstring, T.u32], returns: T.i32 },
+  mkdirat: { args: [T.i32, T.ptr, T.u32], returns: T.i32 },
   mmap: { args: [T.ptr, T.u64, T.i32, T.i32, T.i32, T.i64], returns: T.i64 },
   munmap: { args: [T.ptr, T.u64], returns: T.i32 },
+  openat: { args: [T.i32, T.ptr, T.i32, T.u32], returns: T.i32 },
   poll: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
+  readlinkat: { args: [T.i32, T.ptr, T.ptr, T.u64], returns: T.i64 },
+  renameat: { args: [T.i32, T.ptr, T.i32, T.ptr], returns: T.i32 },
   sched_yield: { args: [], returns: T.i32 },
   sendto: { args: [T.i32, T.ptr, T.u64, T.i32, T.ptr, T.u32], returns: T.i64 },
   socket: { args: [T.i32, T.i32, T.i32], returns: T.i32 },
+  statx: { args: [T.i32, T.ptr, T.i32, T.u32, T.ptr], returns: T.i32 },
+  symlinkat: { args: [T.ptr, T.i32, T.ptr], returns: T.i32 },
+  unlinkat: { args: [T.i32, T.ptr, T.i32], returns: T.i32 },
+  utimensat: { args: [T.i32, T.ptr, T.ptr, T.i32], returns: T.i32 },
 } as const
 
 type Libc = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"]
@@ -46,7 +56,16 @@ export function lastErrno(): number {
 
 /** The failure just seen, as an `io` error that names the call and the errno ("poll: EBADF"). */
 export function systemError(call: string): MvmError {
+  return new MvmError("io", `${call}: ${errnoName()}`)
+}
+
+/** The failure just seen as the runtime's own calls throw it: `code` is the errno's name. */
+export function errnoError(call: string): Error & { readonly code: string } {
+  const code = errnoName()
+  return Object.assign(new Error(`${call}: ${code}`), { code })
+}
+
+function errnoName(): string {
   const errno = lastErrno()
-  const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`
-  return new MvmError("io", `${call}: ${name}`)
+  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test"
 import fc from "fast-check"
+import { COPY_MESSAGES } from "../../src/guest/copy/messages.ts"
 import { MAX_SEALED_MESSAGE_BYTES } from "../../src/wire/link-auth.ts"
 import { LOCAL_MESSAGES } from "../../src/wire/local-messages.ts"
 import { MESSAGES } from "../../src/wire/messages.ts"
@@ -11,6 +12,7 @@ import { greatestMessageBytes } from "./greatest-bytes.ts"
 const TABLES: readonly { title: string; table: Table; sides: readonly [string, string] }[] = [
   { title: "the link protocol", table: MESSAGES, sides: ["guest", "mvm"] },
   { title: "the agent's local protocol", table: LOCAL_MESSAGES, sides: ["client", "agent"] },
+  { title: "the copy protocol", table: COPY_MESSAGES, sides: ["sender", "receiver"] },
 ]
 
 for (const { title, table, sides } of TABLES) {
