@@ -50,10 +50,22 @@ export async function ask<T>(
   params: Params = {},
   progress?: (value: unknown) => void,
 ): Promise<T> {
+  return withMvm(call, (client) => client.call<T>(method, params, progress))
+}
+
+/** Several requests over one connection, which `cut` closes. @throws MvmError `no_mvm`, or as the daemon said. */
+export async function withMvm<T>(
+  call: Call,
+  work: (client: RpcClient) => Promise<T>,
+  cut?: AbortSignal,
+): Promise<T> {
   const client = await RpcClient.connect(join(stateDirectory(call), "control.sock"))
+  const close = (): void => client.close()
+  cut?.addEventListener("abort", close)
   try {
-    return await client.call<T>(method, params, progress)
+    return await work(client)
   } finally {
+    cut?.removeEventListener("abort", close)
     client.close()
   }
 }

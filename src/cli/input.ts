@@ -4,8 +4,10 @@
  * Files that a command line names, and why one cannot be read in the operator's words.
  */
 
-import { openSync, readFileSync } from "node:fs"
+import { closeSync, openSync, readFileSync, readSync } from "node:fs"
 import { MvmError, errnoOf } from "../lib/errors.ts"
+
+const BLOCK_BYTES = 1 << 20
 
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: "no such file",
@@ -23,6 +25,26 @@ export function readInput(path: string): string {
 /** The whole file. @throws MvmError `usage` */
 export function readInputBytes(path: string): Uint8Array {
   return reading(path, () => new Uint8Array(readFileSync(path)))
+}
+
+/** Its lines one after another, without their ends, however long the file is. @throws MvmError `usage` */
+export function* readLines(path: string): Generator<string> {
+  const fd = openInput(path)
+  try {
+    const buffer = new Uint8Array(BLOCK_BYTES)
+    const decoder = new TextDecoder()
+    let rest = ""
+    for (;;) {
+      const got = reading(path, () => readSync(fd, buffer, 0, buffer.length, null))
+      const lines = (rest + decoder.decode(buffer.subarray(0, got), { stream: got > 0 })).split("\n")
+      rest = lines.pop() ?? ""
+      yield* lines
+      if (got === 0) break
+    }
+    if (rest !== "") yield rest
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** A descriptor to read from. @throws MvmError `usage` */

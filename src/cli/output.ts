@@ -12,6 +12,7 @@ import { printable } from "../lib/log.ts"
 import { formatDuration, formatSize } from "../lib/units.ts"
 
 const DEFAULT_COLUMNS = 80
+const DEFAULT_ROWS = 24
 const PROGRESS_MS = 200
 const CLEAR_LINE = "\r\u001b[K"
 
@@ -40,9 +41,14 @@ export function suggest(text: string): void {
 
 /** The width to wrap text at. @param fd 1 or 2 */
 export function columnsOf(fd: 1 | 2): number {
-  // Asking for the width of what is no terminal would make a pipe non-blocking.
-  const columns = isatty(fd) ? (fd === 1 ? process.stdout : process.stderr).columns : 0
-  return columns > 0 ? columns : DEFAULT_COLUMNS
+  return windowOf(fd).columns
+}
+
+/** The size of the terminal, or a usual one. @param fd 1 or 2 */
+export function windowOf(fd: 1 | 2): { columns: number; rows: number } {
+  // Asking for the size of what is no terminal would make a pipe non-blocking.
+  const { columns = 0, rows = 0 } = isatty(fd) ? (fd === 1 ? process.stdout : process.stderr) : {}
+  return { columns: columns > 0 ? columns : DEFAULT_COLUMNS, rows: rows > 0 ? rows : DEFAULT_ROWS }
 }
 
 /** The one form of an error: what, and on a second line what to do. */
@@ -59,16 +65,19 @@ export function counted(count: number, what: string): string {
 /** Rows as aligned columns, or "none" on stderr when there are no rows. */
 export function printTable(headings: readonly string[], rows: readonly (readonly string[])[]): void {
   if (rows.length === 0) return note("none")
+  for (const line of tableLines(headings, rows)) print(line)
+}
+
+/** The same as lines, the headings first. */
+export function tableLines(headings: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const cells = [headings, ...rows].map((row) => row.map((cell) => printable(cell)))
   const widths = headings.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? "").length)))
-  for (const row of cells) {
-    print(
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    )
-  }
+  return cells.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  )
 }
 
 /** Progress on stderr while it is a terminal; nothing otherwise. */

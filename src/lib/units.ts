@@ -50,6 +50,14 @@ export function formatSize(bytes: number): string {
   return `${unit === 0 ? value : value.toFixed(value < 10 ? 2 : 1)} ${units[unit]}`
 }
 
+/** Seconds for people, in few letters: "45s", "12m", "3h", "5d". */
+export function formatAge(seconds: number): string {
+  if (seconds < 100) return `${Math.floor(seconds)}s`
+  if (seconds < 100 * 60) return `${Math.floor(seconds / 60)}m`
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)}h`
+  return `${Math.floor(seconds / 86_400)}d`
+}
+
 /** Milliseconds for people: "850 ms", "12.3 s", "2 h 05 m". */
 export function formatDuration(milliseconds: number): string {
   if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`

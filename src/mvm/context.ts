@@ -9,6 +9,7 @@ import type { Arena } from "./channels/arena.ts"
 import type { AuditCommitter } from "./state/audit-committer.ts"
 import type { Channel } from "./channels/channel.ts"
 import type { ChannelTable } from "./channels/channel-table.ts"
+import type { Traffic } from "./channels/traffic.ts"
 import type { EvidenceStore } from "./evidence/store.ts"
 import type { Hub } from "./hub.ts"
 import type { Member } from "./member.ts"
@@ -27,6 +28,7 @@ export interface MvmContext {
   readonly policy: PolicyFile
   readonly arena: Arena
   readonly channels: ChannelTable
+  readonly traffic: Traffic
   readonly offers: OfferBoard
   readonly hub: Hub
   readonly identity: MvmIdentity

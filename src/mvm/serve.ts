@@ -20,6 +20,7 @@ import { openAudit } from "./state/audit.ts"
 import { ChannelStore } from "./state/channel-store.ts"
 import { Broker } from "./broker.ts"
 import { ChannelTable } from "./channels/channel-table.ts"
+import { Traffic } from "./channels/traffic.ts"
 import type { Mvm, MvmContext } from "./context.ts"
 import { controlHandlers } from "./control/control.ts"
 import { EvidenceStore } from "./evidence/store.ts"
@@ -74,6 +75,8 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     undo.push(() => arena.close())
     const channels = new ChannelTable(arena, new ChannelStore(registry.database), log)
     const kept = channels.restore()
+    const traffic = new Traffic(channels, arena, log)
+    undo.push(() => traffic.stop())
     const measurement = await ownMeasurement()
     const verifiers = new Map<string, Verifier>()
     const evidence = new EvidenceStore(join(stateDir.path, "evidence"), log)
@@ -101,6 +104,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       policy,
       arena,
       channels,
+      traffic,
       offers: new OfferBoard(),
       hub,
       identity: stateDir.identity,

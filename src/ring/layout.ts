@@ -153,6 +153,29 @@ export function checkLayoutVersion(region: Region): void {
   }
 }
 
+/** What a ring's two ends say of how far they are: units, modulo 2^32. */
+export interface Cursors {
+  readonly tail: number
+  readonly head: number
+}
+
+/** So much of a header page holds all cursors. */
+export const CURSORS_BYTES = 4 * (RING_FIRST_WORD + 2 * RING_STRIDE_WORDS)
+
+/**
+ * The cursors of ring 0 and ring 1 in the first {@link CURSORS_BYTES} bytes of a header page.
+ *
+ * Trust: anybody who maps the region may have written anything there.
+ */
+export function cursorsIn(header: Uint8Array): [Cursors, Cursors] {
+  const view = new DataView(header.buffer, header.byteOffset, header.byteLength)
+  const ring = (index: 0 | 1): Cursors => {
+    const first = 4 * (RING_FIRST_WORD + index * RING_STRIDE_WORDS)
+    return { tail: view.getUint32(first, true), head: view.getUint32(first + 4 * BLOCK_WORDS, true) }
+  }
+  return [ring(0), ring(1)]
+}
+
 /** A hint to both ends that the MVM revoked the channel; what decides is the lease and REVOKE. */
 export function markRevoked(region: Region): void {
   Atomics.store(region.control, REVOKED_WORD, 1)

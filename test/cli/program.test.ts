@@ -140,7 +140,7 @@ describe("a failure", () => {
       const missing = join(folder, "absent")
       for (const words of [
         ["guest", "send", "db", missing],
-        ["audit", "verify", missing, "--key", "04"],
+        ["audit", "verify", missing, "--key", `04${"00".repeat(64)}`],
       ]) {
         const { status, stderr } = await mvm(...words)
         expect(status).toBe(2)

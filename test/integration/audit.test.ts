@@ -9,7 +9,7 @@ import { createHash, createPublicKey, verify, type KeyObject } from "node:crypto
 import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { finMessage, receiptMessage } from "../../src/channel/transcript.ts"
-import { hostForFile } from "./host.ts"
+import { hostForFile, type Outcome } from "./host.ts"
 
 const host = hostForFile({ members: ["a", "b"] })
 const CONTENT = crypto.getRandomValues(new Uint8Array(300_000))
@@ -116,6 +116,67 @@ describe("the log", () => {
       writeFileSync(file, `${rows.join("\n")}\n`)
       expect([name, (await host().run("audit", "verify", file, "--key", key)).status]).toEqual([name, 5])
     }
+  })
+
+  test("shows a cut-off end of an export to whoever noted a head, and no daemon is asked", async () => {
+    const { stdout, stderr } = await host().run("audit", "export")
+    const [, key = "", head = ""] = /--key ([0-9a-f]{130}) --head (\d+:[0-9a-f]{64})/.exec(stderr) ?? []
+    const pem = host().file("mvm.pem", keyOf(key).export({ format: "pem", type: "spki" }).toString())
+    const verify = (file: string, ...words: string[]): Promise<Outcome> =>
+      host().run("audit", "verify", file, "--key", pem, "--state", "/nonexistent", ...words)
+    const whole = host().file("whole.jsonl", stdout)
+    expect(await verify(whole, "--head", head)).toMatchObject({
+      status: 0,
+      stdout: expect.stringContaining(head),
+    })
+    const cut = host().file("cut.jsonl", `${stdout.trimEnd().split("\n").slice(0, -1).join("\n")}\n`)
+    expect((await verify(cut)).status).toBe(0)
+    const missed = await verify(cut, "--head", head)
+    expect([missed.status, missed.stderr]).toEqual([5, expect.stringContaining("is not in the export")])
+    const bad = await verify(whole, "--head", "7")
+    expect([bad.status, bad.stderr]).toEqual([2, expect.stringContaining("--head: 7 is no head")])
+    expect((await host().run("audit", "verify", "--head", head)).status).toBe(2)
+  })
+
+  test("is listed by kind, VM, channel and time", async () => {
+    await transfer()
+    const rows = (...words: string[]): Promise<Row[]> => host().json<Row[]>("audit", "list", ...words)
+    const receipts = await rows("--kind", "receipt")
+    expect(receipts.length).toBeGreaterThan(0)
+    const { channel, time } = receipts.at(-1)!
+    const ofChannel = await rows("--channel", String(channel).slice(0, 8))
+    expect(ofChannel.map((row) => row["kind"])).toEqual(["grant", "fin", "receipt"])
+    expect(await rows("--channel", "ffff", "--kind", "grant")).toEqual([])
+    expect((await host().run("audit", "list", "--channel", "*")).status).toBe(2)
+    expect((await rows("--until", String(time))).some((row) => String(row["time"]) > String(time))).toBe(
+      false,
+    )
+    expect(await rows("--until", "1h")).toEqual([])
+    expect(await rows("--since", "2099-01-01")).toEqual([])
+    expect((await rows("--vm", "a", "--kind", "vm_create")).map((row) => row["vm"])).toEqual(["a"])
+    expect((await rows("--limit", "2")).length).toBe(2)
+  })
+
+  test("is followed: rows come as they are written", async () => {
+    const following = host().spawn(
+      ["audit", "list", "--follow", "--kind", "receipt", "--limit", "1", "--json"],
+      {
+        stdout: join(host().folder, "followed"),
+      },
+    )
+    const followed = (): Row[] =>
+      readFileSync(join(host().folder, "followed"), "utf8")
+        .split("\n")
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as Row)
+    await host().until("the last row", () => followed().length === 1)
+    await transfer()
+    await host().until("the next row", () => followed().length === 2)
+    following.kill("SIGINT")
+    expect(await following.over()).toBe(130)
+    const [first, second] = followed()
+    expect(Number(second?.["sequence"])).toBeGreaterThan(Number(first?.["sequence"]))
+    expect(second).toMatchObject({ kind: "receipt", by: "b" })
   })
 
   test("holds no secret, and neither does any other file or log but the key files themselves", async () => {

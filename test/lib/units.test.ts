@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test"
 import { MvmError } from "../../src/lib/errors.ts"
-import { formatDuration, formatSize, parseDuration, parseSize } from "../../src/lib/units.ts"
+import { formatAge, formatDuration, formatSize, parseDuration, parseSize } from "../../src/lib/units.ts"
 
 function refusal(work: () => unknown): MvmError {
   try {
@@ -72,5 +72,14 @@ test("writes sizes and times for people", () => {
     "12.3 s",
     "1 m 05 s",
     "2 h 05 m",
+  ])
+  expect([0, 99.9, 100, 5999, 6000, 172_799, 172_800].map(formatAge)).toEqual([
+    "0s",
+    "99s",
+    "1m",
+    "99m",
+    "1h",
+    "47h",
+    "2d",
   ])
 })

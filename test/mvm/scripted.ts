@@ -21,6 +21,7 @@ import { OfferBoard } from "../../src/mvm/channels/offers.ts"
 import { PolicyFile } from "../../src/mvm/policy/policy-file.ts"
 import { referenceValues } from "../../src/mvm/reference/values.ts"
 import { openRegistry } from "../../src/mvm/state/registry.ts"
+import { Traffic } from "../../src/mvm/channels/traffic.ts"
 import { Verifier } from "../../src/mvm/verifier.ts"
 import { Watch } from "../../src/mvm/watch.ts"
 import { closeLater, sampleVm, scratchFolder, scratchState } from "./scratch-state.ts"
@@ -71,13 +72,17 @@ export class ScriptedMvm {
       onBoot: async () => {},
     })
     closeLater(() => hub.close())
+    const channels = new ChannelTable(arena, new ChannelStore(registry.database), log)
+    const traffic = new Traffic(channels, arena, log)
+    closeLater(() => traffic.stop())
     const context: MvmContext = {
       registry,
       audit,
       evidence: new EvidenceStore(join(folder, "evidence"), log),
       policy,
       arena,
-      channels: new ChannelTable(arena, new ChannelStore(registry.database), log),
+      channels,
+      traffic,
       offers: new OfferBoard(),
       hub,
       identity: stateDir.identity,

@@ -15,6 +15,7 @@ import {
   fstatSync,
   ftruncateSync,
   openSync,
+  readSync,
   statfsSync,
   unlinkSync,
   writeSync,
@@ -152,6 +153,15 @@ export class Arena {
   write(region: ArenaRegion, at: number, bytes: Uint8Array): void {
     if (at < 0 || at + bytes.length > region.lengthBytes) throw new RangeError("outside the region")
     writeFully(this.#fd, bytes, region.offset + at)
+  }
+
+  /** `lengthBytes` at `at` within `region`, as they are now. Trust: whoever maps the arena wrote them. */
+  read(region: ArenaRegion, at: number, lengthBytes: number): Uint8Array {
+    if (at < 0 || at + lengthBytes > region.lengthBytes) throw new RangeError("outside the region")
+    const bytes = new Uint8Array(lengthBytes)
+    const got = readSync(this.#fd, bytes, 0, lengthBytes, region.offset + at)
+    if (got !== lengthBytes) throw new MvmError("io", "the arena is shorter than it was")
+    return bytes
   }
 
   close(): void {

@@ -1,6 +1,7 @@
 /** @module mvm/control/audit */
 
-import type { Handler } from "../../platform/json-rpc.ts"
+import { MvmError } from "../../lib/errors.ts"
+import type { Handler, Params } from "../../platform/json-rpc.ts"
 import { optionalInteger, optionalText } from "./params.ts"
 import type { Mvm } from "../context.ts"
 
@@ -15,6 +16,8 @@ export function auditHandlers(mvm: Mvm): Record<string, Handler> {
           untilMs: optionalInteger(params, "untilMs"),
           kind: optionalText(params, "kind"),
           vm: optionalText(params, "vm"),
+          channel: channelOf(params),
+          after: optionalInteger(params, "after"),
           limit: optionalInteger(params, "limit"),
         })
         .reverse()
@@ -37,7 +40,17 @@ export function auditHandlers(mvm: Mvm): Record<string, Handler> {
         await progress(line)
         if (gone.aborted) break
       }
-      return { mvmPublicKey: identity.publicKey.toHex() }
+      const { sequence, hash } = audit.log.head()
+      return { mvmPublicKey: identity.publicKey.toHex(), head: `${sequence}:${hash.toHex()}` }
     },
   }
+}
+
+/** Hex alone: it becomes a pattern. */
+function channelOf(params: Params): string | undefined {
+  const channel = optionalText(params, "channel")?.toLowerCase()
+  if (channel === undefined || /^[0-9a-f]{1,32}$/.test(channel)) return channel
+  throw new MvmError("usage", `channel: ${channel} is no channel's id`, {
+    hint: "mvm channel list shows them",
+  })
 }

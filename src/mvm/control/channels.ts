@@ -9,7 +9,7 @@ import type { Mvm } from "../context.ts"
 export function channelHandlers(mvm: Mvm): Record<string, Handler> {
   const { context } = mvm
   return {
-    "channel.list": () => context.channels.all().map(view),
+    "channel.list": () => context.channels.all().map((channel) => view(mvm, channel)),
     "channel.close": async (params) => {
       const wanted = text(params, "id")
       const matches = context.channels.all().filter((channel) => channel.key.startsWith(wanted))
@@ -29,7 +29,8 @@ export function channelHandlers(mvm: Mvm): Record<string, Handler> {
   }
 }
 
-function view(channel: Channel): Record<string, unknown> {
+/** What an end said it sent is exact; what the rings' cursors say is a hint. */
+function view({ context }: Mvm, channel: Channel): Record<string, unknown> {
   return {
     id: channel.key,
     state: channel.state,
@@ -40,6 +41,9 @@ function view(channel: Channel): Record<string, unknown> {
     program: channel.asker.program,
     ringBytes: channel.ringBytes,
     openedAt: new Date(channel.openedMs).toISOString(),
+    ageSeconds: Math.max(0, Math.round((Date.now() - channel.openedMs) / 1000)),
+    traffic: context.traffic.of(channel) ?? null,
+    sent: channel.directions.map((direction) => direction.fin?.lengthBytes ?? null),
     finished: channel.directions.map((direction) => direction.receipt?.lengthBytes ?? null),
   }
 }

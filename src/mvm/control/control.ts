@@ -41,6 +41,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       state: mvm.stateDir.path,
       uptimeSeconds: Math.round((Date.now() - mvm.startedMs) / 1000),
       measurement: context.measurement.toHex(),
+      publicKey: context.identity.publicKey.toHex(),
       arena: {
         path: context.arena.path,
         sizeBytes: context.arena.sizeBytes,

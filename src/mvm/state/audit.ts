@@ -65,6 +65,10 @@ export interface AuditFilter {
   readonly kind?: string | undefined
   /** Name or UUID, as any of {@link VM_FIELDS}. */
   readonly vm?: string | undefined
+  /** Hex, or its beginning. */
+  readonly channel?: string | undefined
+  /** Only rows behind this one. */
+  readonly after?: number | undefined
   /** The newest so many; default 100. */
   readonly limit?: number | undefined
 }
@@ -117,7 +121,8 @@ export class AuditLog {
     const names = VM_FIELDS.map((field) => `json_extract(body, '$.${field}') = ?4`).join(" OR ")
     this.#list = database.prepare(
       `SELECT * FROM audit WHERE time_ms >= ?1 AND time_ms <= ?2 AND (?3 IS NULL OR kind = ?3)
-        AND (?4 IS NULL OR ${names}) ORDER BY sequence DESC LIMIT ?5`,
+        AND (?4 IS NULL OR ${names}) AND (?5 IS NULL OR json_extract(body, '$.channel') GLOB ?5 || '*')
+        AND sequence > ?6 ORDER BY sequence DESC LIMIT ?7`,
     )
   }
 
@@ -156,7 +161,8 @@ export class AuditLog {
   /** Newest first. */
   list(filter: AuditFilter = {}): AuditRow[] {
     const { sinceMs = 0, untilMs = Number.MAX_SAFE_INTEGER, kind = null, vm = null } = filter
-    const rows = this.#list.all(sinceMs, untilMs, kind, vm, filter.limit ?? DEFAULT_LIMIT)
+    const { channel = null, after = 0, limit = DEFAULT_LIMIT } = filter
+    const rows = this.#list.all(sinceMs, untilMs, kind, vm, channel, after, limit)
     return rows.map((row) => ({
       sequence: Number(row.sequence),
       timeMs: Number(row.time_ms),

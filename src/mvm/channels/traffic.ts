@@ -1,0 +1,90 @@
+/**
+ * @module mvm/channels/traffic
+ *
+ * How much moves through each channel, as far as the MVM can see it: the cursors in the header page of a region say
+ * how far its rings were written, in whole units of ciphertext and record headers. What an end said in FIN is exact
+ * and comes later.
+ *
+ * Trust: whoever maps a region can write any cursor. What is worked out from them is for people to look at, bounded,
+ * and decides nothing.
+ */
+
+import type { Log } from "../../lib/log.ts"
+import { asMvmError } from "../../lib/errors.ts"
+import { CURSORS_BYTES, UNIT_BYTES, cursorsIn, type Cursors } from "../../ring/layout.ts"
+import type { Arena } from "./arena.ts"
+import type { Channel } from "./channel.ts"
+import type { ChannelTable } from "./channel-table.ts"
+
+/** Often enough that no ring's cursor goes round between two looks. */
+const PERIOD_MS = 1000
+
+/** No memory is faster; a cursor that is says nothing. */
+const MAX_BYTES_PER_MS = 100 * 2 ** 20
+
+/** One direction of a channel. */
+export interface Flow {
+  /** Since the MVM began to look */
+  readonly bytes: number
+  readonly bytesPerSecond: number
+}
+
+interface Reading {
+  readonly cursors: readonly [Cursors, Cursors]
+  readonly atMs: number
+  readonly flows: readonly [Flow, Flow]
+}
+
+export class Traffic {
+  readonly #channels: ChannelTable
+  readonly #arena: Arena
+  readonly #log: Log
+  readonly #readings = new WeakMap<Channel, Reading>()
+  readonly #timer: ReturnType<typeof setInterval>
+
+  constructor(channels: ChannelTable, arena: Arena, log: Log) {
+    this.#channels = channels
+    this.#arena = arena
+    this.#log = log
+    this.#timer = setInterval(() => this.look(performance.now()), PERIOD_MS)
+  }
+
+  /** From asker to answerer, and back; undefined for a channel that was not looked at yet, or has no region. */
+  of(channel: Channel): readonly [Flow, Flow] | undefined {
+    return this.#readings.get(channel)?.flows
+  }
+
+  /** Reads the cursors of all open channels. */
+  look(nowMs: number): void {
+    for (const channel of this.#channels.all()) {
+      if (channel.state !== "open" || !channel.region) continue
+      try {
+        const header = this.#arena.read(channel.region, 0, CURSORS_BYTES)
+        this.#take(channel, cursorsIn(header), nowMs)
+      } catch (error) {
+        this.#log.debug("traffic", { channel: channel.key, message: asMvmError(error).message })
+      }
+    }
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  #take(channel: Channel, cursors: readonly [Cursors, Cursors], nowMs: number): void {
+    const before = this.#readings.get(channel)
+    const capacityUnits = channel.ringBytes / UNIT_BYTES
+    // A ring's cursors begin at 0 with the channel.
+    const since = before?.atMs ?? nowMs - (Date.now() - channel.openedMs)
+    const elapsedMs = Math.max(1, nowMs - since)
+    const flow = (index: 0 | 1): Flow => {
+      const old = before?.flows[index] ?? { bytes: 0, bytesPerSecond: 0 }
+      const { tail, head } = cursors[index]
+      const moved = ((tail - (before?.cursors[index].tail ?? 0)) >>> 0) * UNIT_BYTES
+      const isSound = (tail - head) >>> 0 <= capacityUnits && moved <= elapsedMs * MAX_BYTES_PER_MS
+      if (!isSound) return { ...old, bytesPerSecond: 0 }
+      return { bytes: old.bytes + moved, bytesPerSecond: (moved / elapsedMs) * 1000 }
+    }
+    this.#readings.set(channel, { cursors, atMs: nowMs, flows: [flow(0), flow(1)] })
+  }
+}
