@@ -10,6 +10,7 @@ import type { CommandSpec } from "./command.ts"
 import { completionCommand } from "./completion/command.ts"
 import { doctorCommand } from "./doctor.ts"
 import { guestAgent } from "./guest/agent.ts"
+import { guestDoctor } from "./guest/doctor.ts"
 import { guestInstall } from "./guest/install.ts"
 import { guestRecv } from "./guest/recv.ts"
 import { guestSend } from "./guest/send.ts"
@@ -75,4 +76,5 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestRecv,
   guestStatus,
   guestInstall,
+  guestDoctor,
 ]

@@ -157,6 +157,14 @@ export class Agent implements SessionHost {
     })
   }
 
+  /** What the MVM thinks of this member, and how far its clock is ahead of ours. @throws MvmError when it is away */
+  async standingJson(): Promise<string> {
+    const askedMs = Date.now()
+    const answer = await this.#client.link.request("STANDING", {}, "OPINION", { timeoutMs: OFFER_ANSWER_MS })
+    const { verdict, timeMs } = answer.fields
+    return JSON.stringify({ verdict, clockAheadMs: Math.round(timeMs - (askedMs + Date.now()) / 2) })
+  }
+
   async registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number> {
     this.channels.membership()
     const fields = { ...offer, offerId: this.#nextOffer++ }

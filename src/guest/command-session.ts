@@ -23,6 +23,7 @@ export interface SessionHost {
   /** Path and length of the memory that regions lie in. */
   memory(): { path: string; lengthBytes: number }
   statusJson(): string
+  standingJson(): Promise<string>
   registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number>
   withdrawOffer(offerId: number): void
   registerChannel(session: CommandSession, channel: AgentChannel): void
@@ -122,6 +123,8 @@ export class CommandSession {
     switch (message.name) {
       case "STATUS":
         return this.tell("STATE", { json: clip(this.#host.statusJson(), 32000) })
+      case "STANDING":
+        return this.#start(async () => this.tell("STATE", { json: await this.#host.standingJson() }))
       case "OPEN":
         return this.#start(() => this.#open(message.fields))
       case "OFFER":

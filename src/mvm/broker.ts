@@ -104,6 +104,10 @@ export class Broker {
         return this.#ready(member, message)
       case "PING":
         return member.link.send("DONE", {}, message.requestId)
+      case "STANDING": {
+        const { verdict } = member.verifier.opinion
+        return member.link.send("OPINION", { verdict, timeMs: Date.now() }, message.requestId)
+      }
       case "OFFER":
         this.#context.offers.add(member, { ...message.fields, source: message.fields.source })
         return member.link.send("DONE", {}, message.requestId)

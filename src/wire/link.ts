@@ -273,6 +273,7 @@ const ANSWERS = new Set<MessageName>([
   "OPENED",
   "MEASURED",
   "EVENT_LOG",
+  "OPINION",
 ])
 
 /** Trust: `fields` is what the peer says went wrong; an unknown code becomes `aborted`. */

@@ -30,6 +30,8 @@ export const LOCAL_MESSAGES = defineTable({
   }),
   STATUS: row({ id: 3, from: "client", since: 1, maxBytes: 64, fields: {} }),
   STATE: row({ id: 4, from: "agent", since: 1, maxBytes: 32768, fields: { json: text(32000) } }),
+  /** As {@link module:wire/messages}; answered by STATE. */
+  STANDING: row({ id: 200, from: "client", since: 1, maxBytes: 64, fields: {} }),
   OFFERED: row({ id: 5, from: "agent", since: 1, maxBytes: 64, fields: {} }),
   CHANNEL: row({
     id: 6,

@@ -225,6 +225,16 @@ export const MESSAGES = defineTable({
     maxBytes: 50 * 1024,
     fields: { totalBytes: u53, offset: u53, events: bytesUpTo(LOG_CHUNK_BYTES) },
   }),
+
+  STANDING: row({ id: 200, from: "guest", since: 1, maxBytes: 64, fields: {} }),
+  /** What the MVM thinks of the VM that asks, and its clock. */
+  OPINION: row({
+    id: 201,
+    from: "mvm",
+    since: 1,
+    maxBytes: 128,
+    fields: { verdict: oneOf(["trusted", "untrusted", "no_reference", "unknown"]), timeMs: u53 },
+  }),
 })
 
 export type Program = Infer<typeof program>

@@ -262,6 +262,55 @@ async function doctorWithPath(path: string): Promise<Doctored> {
   return { status: await child.exited, findings }
 }
 
+describe("guest doctor", () => {
+  const guest = async (words: string, before = ""): Promise<Doctored> => {
+    const child = Bun.spawn(
+      ["unshare", "--mount", "sh", "-ec", `${before}\nexec "$0" guest doctor --json ${words}`, host().mvm],
+      { env: { ...process.env, MVM_STATE: host().state }, stdio: ["ignore", "pipe", "ignore"] },
+    )
+    const { findings } = JSON.parse(await new Response(child.stdout).text()) as { findings: Finding[] }
+    return { status: await child.exited, findings }
+  }
+
+  test("of a local endpoint looks at its agent, memory, verdict and clock", async () => {
+    // Asking is running a program, which the endpoint's table must have.
+    const found = await guest("--local a")
+    expect(found.findings.map(({ check, level }) => `${level} ${check}`)).toEqual([
+      "ok agent",
+      "ok memory",
+      "ok verdict",
+      "ok clock",
+    ])
+    expect(found.status).toBe(0)
+  })
+
+  test("of a local endpoint without a reference table says what the MVM lacks", async () => {
+    await host().must("vm", "create", "d", "--local")
+    const agent = await host().agent("d")
+    try {
+      await host().run("measure", "run", "d")
+      const found = await guest("--local d")
+      expect([found.status, finding(found, "verdict").remedy]).toEqual([
+        1,
+        "on the host: mvm measure learn d",
+      ])
+    } finally {
+      agent.kill("SIGTERM")
+      expect(await agent.over()).toBe(0)
+      await host().must("vm", "stop", "d", "--force")
+      await host().must("vm", "rm", "d")
+    }
+  })
+
+  test("on a machine without port, TPM and measuring kernel names all three, and the agent", async () => {
+    const found = await guest("--socket /nonexistent/agent.sock", "mount -t tmpfs tmpfs /sys")
+    const failed = found.findings.filter(({ level }) => level === "fail").map(({ check }) => check)
+    expect(failed).toEqual(expect.arrayContaining(["port", "tpm", "measuring", "command line", "agent"]))
+    expect(found.status).toBe(1)
+    for (const { level, remedy } of found.findings) expect(remedy === undefined).toBe(level === "ok")
+  })
+})
+
 describe("with the daemon down, the doctor names", () => {
   let down: Doctored
   beforeAll(async () => {
