@@ -20,19 +20,9 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
+import type { Finding } from "../../src/lib/health.ts"
+import { finding, runDoctor, type Doctored } from "./doctored.ts"
 import { hostForFile, rule } from "./host.ts"
-
-interface Finding {
-  check: string
-  level: "ok" | "warn" | "fail"
-  text: string
-  remedy?: string
-}
-
-interface Doctored {
-  status: number
-  findings: Finding[]
-}
 
 const GOOD_POLICY = rule('service = "*"', 'from = "a"', 'to = "a"')
 const host = hostForFile({ members: ["a"] })
@@ -43,21 +33,8 @@ beforeAll(async () => {
   good = await doctor()
 }, 60_000)
 
-/** Runs the doctor, in the words of a shell where the surroundings must be other ones. */
-async function doctor(before = "", env: Record<string, string> = {}): Promise<Doctored> {
-  const { mvm, state } = host()
-  const child = Bun.spawn(
-    ["unshare", "--mount", "sh", "-ec", `${before}\nexec "$0" doctor --json --arena 64M`, mvm],
-    { env: { ...process.env, MVM_STATE: state, ...env }, stdio: ["ignore", "pipe", "pipe"] },
-  )
-  const [output, errors] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ])
-  const status = await child.exited
-  if (output === "") throw new Error(`no findings, status ${status}: ${errors}`)
-  return { status, findings: (JSON.parse(output) as { findings: Finding[] }).findings }
-}
+const doctor = (before = "", env: Record<string, string> = {}): Promise<Doctored> =>
+  runDoctor(host(), ["doctor", "--arena", "64M"], { before, env })
 
 /** What is worse than on the good set-up. */
 function worse({ findings }: Doctored): string[] {
@@ -67,11 +44,9 @@ function worse({ findings }: Doctored): string[] {
     .map(({ level, check }) => `${level} ${check}`)
 }
 
-function finding({ findings }: Doctored, check: string): Finding {
-  const found = findings.find((one) => one.check === check && one.level !== "ok")
-  if (!found) throw new Error(`nothing wrong with ${check}: ${JSON.stringify(findings)}`)
-  return found
-}
+/** A search path without a shell in it. */
+const doctorWithPath = (path: string): Promise<Doctored> =>
+  runDoctor(host(), ["doctor", "--arena", "64M"], { env: { PATH: path } })
 
 /** A search path that has QEMU and swtpm but for `missing`. */
 function pathWithout(missing: string): string {
@@ -249,65 +224,6 @@ describe("with the daemon up, the doctor names", () => {
   test("an accelerator that there is not", async () => {
     const found = await doctor("", { MVM_ACCEL: "xen" })
     expect([found.status, worse(found)]).toEqual([1, ["fail kvm"]])
-  })
-})
-
-async function doctorWithPath(path: string): Promise<Doctored> {
-  const { mvm, state } = host()
-  const child = Bun.spawn([mvm, "doctor", "--json", "--arena", "64M"], {
-    env: { ...process.env, MVM_STATE: state, PATH: path },
-    stdio: ["ignore", "pipe", "ignore"],
-  })
-  const { findings } = JSON.parse(await new Response(child.stdout).text()) as { findings: Finding[] }
-  return { status: await child.exited, findings }
-}
-
-describe("guest doctor", () => {
-  const guest = async (words: string, before = ""): Promise<Doctored> => {
-    const child = Bun.spawn(
-      ["unshare", "--mount", "sh", "-ec", `${before}\nexec "$0" guest doctor --json ${words}`, host().mvm],
-      { env: { ...process.env, MVM_STATE: host().state }, stdio: ["ignore", "pipe", "ignore"] },
-    )
-    const { findings } = JSON.parse(await new Response(child.stdout).text()) as { findings: Finding[] }
-    return { status: await child.exited, findings }
-  }
-
-  test("of a local endpoint looks at its agent, memory, verdict and clock", async () => {
-    // Asking is running a program, which the endpoint's table must have.
-    const found = await guest("--local a")
-    expect(found.findings.map(({ check, level }) => `${level} ${check}`)).toEqual([
-      "ok agent",
-      "ok memory",
-      "ok verdict",
-      "ok clock",
-    ])
-    expect(found.status).toBe(0)
-  })
-
-  test("of a local endpoint without a reference table says what the MVM lacks", async () => {
-    await host().must("vm", "create", "d", "--local")
-    const agent = await host().agent("d")
-    try {
-      await host().run("measure", "run", "d")
-      const found = await guest("--local d")
-      expect([found.status, finding(found, "verdict").remedy]).toEqual([
-        1,
-        "on the host: mvm measure learn d",
-      ])
-    } finally {
-      agent.kill("SIGTERM")
-      expect(await agent.over()).toBe(0)
-      await host().must("vm", "stop", "d", "--force")
-      await host().must("vm", "rm", "d")
-    }
-  })
-
-  test("on a machine without port, TPM and measuring kernel names all three, and the agent", async () => {
-    const found = await guest("--socket /nonexistent/agent.sock", "mount -t tmpfs tmpfs /sys")
-    const failed = found.findings.filter(({ level }) => level === "fail").map(({ check }) => check)
-    expect(failed).toEqual(expect.arrayContaining(["port", "tpm", "measuring", "command line", "agent"]))
-    expect(found.status).toBe(1)
-    for (const { level, remedy } of found.findings) expect(remedy === undefined).toBe(level === "ok")
   })
 })
 
