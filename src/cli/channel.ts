@@ -12,6 +12,7 @@ export interface ChannelView {
   answerer: string
   service: string
   rule: string
+  transport: string
   ageSeconds: number
   /** Hints from the rings, asker to answerer and back. */
   traffic: { bytes: number; bytesPerSecond: number }[] | null
@@ -25,6 +26,7 @@ export const CHANNEL_HEADINGS = [
   "FROM",
   "TO",
   "SERVICE",
+  "TRANSPORT",
   "AGE",
   "THERE",
   "BACK",
@@ -56,7 +58,7 @@ export const channelClose: CommandSpec = {
 
 /** For {@link CHANNEL_HEADINGS}. */
 export function channelRow(channel: ChannelView): string[] {
-  const { id, state, asker, answerer, service, ageSeconds, traffic, rule } = channel
+  const { id, state, asker, answerer, service, transport, ageSeconds, traffic, rule } = channel
   const rate = traffic?.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0)
   return [
     id.slice(0, 12),
@@ -64,6 +66,7 @@ export function channelRow(channel: ChannelView): string[] {
     asker,
     answerer,
     service,
+    transport,
     formatAge(ageSeconds),
     amount(channel, 0),
     amount(channel, 1),

@@ -123,8 +123,10 @@ function glanceLines(glance: Glance): string[] {
     `policy ${policy.state === "ok" ? `${policy.file}: ${counted(policy.rules, "rule")}` : policy.reason}`,
     `${counted(status.vms.length, "VM")}, ${counted(channels.length, "channel")}`,
     ...table(
-      ["NAME", "STATE", "LINK", "VERDICT", "CHANNELS"],
-      status.vms.map((vm) => [vm.name, vm.state, vm.link, vm.verdict, String(vm.channels)]),
+      ["NAME", "STATE", "LINK", "VERDICT", "TRANSPORT", "CHANNELS"],
+      status.vms.map((vm) => {
+        return [vm.name, vm.state, vm.link, vm.verdict, vm.transport ?? "-", String(vm.channels)]
+      }),
     ),
     ...table(CHANNEL_HEADINGS, channels.map(channelRow)),
   ]

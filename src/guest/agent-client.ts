@@ -10,6 +10,13 @@ import { connectUnix, type ByteSocket } from "../platform/unix-socket.ts"
 import { errorFromPeer } from "../wire/link.ts"
 import { LocalLink, type LocalFields, type LocalMessage, type LocalName } from "../wire/local-link.ts"
 
+/** Where records go that the agent carries. */
+export interface CarriedRecords {
+  record(part: Uint8Array, more: boolean): void
+  /** The other end took records up to here. */
+  taken(takenBytes: number): void
+}
+
 export type EndStatement = LocalFields<"FIN">
 
 export class AgentClient {
@@ -29,6 +36,9 @@ export class AgentClient {
   readonly #socket: ByteSocket
   readonly #link: LocalLink<"client">
   #wake: (() => void) | undefined
+  #carried: CarriedRecords | undefined
+  /** Came before anybody was there for them. */
+  #early: LocalFields<"RECORD">[] = []
 
   private constructor(socket: ByteSocket) {
     this.#socket = socket
@@ -80,6 +90,12 @@ export class AgentClient {
   /** Wake the other end. */
   kick(): void {
     this.#link.kick()
+  }
+
+  /** From now on records that the agent carries go to `carried`. @throws MvmError as that does. */
+  carry(carried: CarriedRecords): void {
+    this.#carried = carried
+    for (const { record, more } of this.#early.splice(0)) carried.record(record, more)
   }
 
   /** Resolves when `ready` says so. @throws MvmError what {@link check} does, if that comes first. */
@@ -138,6 +154,17 @@ export class AgentClient {
         return
       case "KICK":
         this.kicked = true
+        return
+      case "RECORD": {
+        const { record, more } = message.fields
+        this.kicked = true
+        if (this.#carried) this.#carried.record(record, more)
+        else this.#early.push(message.fields)
+        return
+      }
+      case "CREDIT":
+        this.kicked = true
+        this.#carried?.taken(message.fields.taken)
         return
       case "LEASE":
         return this.#lease(message.fields.leaseMs)

@@ -16,7 +16,8 @@ export interface LivesOptions {
   /** Called for each life. */
   environment(): Environment
   readonly log: Log
-  readonly socketMode: number
+  /** The group whose users may use channels; undefined: only the agent's own user */
+  readonly gid: number | undefined
   readonly stopping: AbortSignal
   /** A life has begun: commands are served. */
   onServing?(agent: Agent): void
@@ -28,7 +29,7 @@ export interface LivesOptions {
  * @throws MvmError why the first life could not begin; later ones are tried again.
  */
 export async function runAgent(options: LivesOptions): Promise<void> {
-  const { log, socketMode, stopping } = options
+  const { log, gid, stopping } = options
   for (let life = 1; !stopping.aborted; life += 1) {
     const { promise: over, resolve: end } = Promise.withResolvers<"again" | "stopped">()
     const onStopping = (): void => end("stopped")
@@ -38,7 +39,7 @@ export async function runAgent(options: LivesOptions): Promise<void> {
       agent = await Agent.start({
         environment: options.environment(),
         log,
-        socketMode,
+        gid,
         stopping,
         onVtpmLost: (error) => {
           log.warn("vtpm_lost", { message: error.message })

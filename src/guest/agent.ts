@@ -4,35 +4,32 @@
  * The guest daemon: one link to the MVM, one vTPM, one local socket for any number of commands.
  */
 
-import { mkdirSync } from "node:fs"
-import { dirname } from "node:path"
 import { toHex } from "../lib/bytes.ts"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { VERSION } from "../lib/version.ts"
-import { peerCredentials } from "../platform/posix.ts"
-import { connectUnix, listenUnix, type ByteSocket } from "../platform/unix-socket.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
-import { errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
-import { LOG_CHUNK_BYTES, type Program } from "../wire/messages.ts"
+import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
+import type { BulkQueue } from "../wire/bulk-queue.ts"
+import type { Region } from "../wire/local-messages.ts"
+import { LOG_CHUNK_BYTES } from "../wire/messages.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
+import { CommandDoor, refuseSecondAgent } from "./command-door.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
-import type { Environment, MemoryPlace } from "./environment.ts"
+import type { Environment, Memory } from "./environment.ts"
 import { EvidenceMaker } from "./evidence.ts"
 import { LinkClient } from "./link-client.ts"
 import type { MeasurementSource } from "./measurement-source.ts"
-import { ProgramIdentifier } from "./programs.ts"
+import { ServiceNames } from "./service-names.ts"
 import { GuestVtpm } from "./vtpm.ts"
 
 const OFFER_ANSWER_MS = 10_000
-const MAX_SESSIONS = 4096
-/** What a command may say before its program is identified. */
-const MAX_EARLY_BYTES = 64 * 1024
 
 export interface AgentOptions {
   readonly environment: Environment
   readonly log: Log
-  readonly socketMode: number
+  /** The group whose users may use channels; undefined: only the agent's own user */
+  readonly gid: number | undefined
   /** Fires when the agent is to end, also while it waits for an MVM. */
   readonly stopping: AbortSignal
   /** The vTPM is gone (a local endpoint's): nothing can be proven any more in this life. */
@@ -49,14 +46,13 @@ export class Agent implements SessionHost {
   readonly #source: MeasurementSource
   readonly #client: LinkClient
   readonly #evidence: EvidenceMaker
-  readonly #programs = new ProgramIdentifier()
-  readonly #sessions = new Set<CommandSession>()
+  readonly #door: CommandDoor
+  readonly #names = new ServiceNames()
   readonly #offers = new Map<number, { session: CommandSession; fields: Fields<"OFFER"> }>()
   readonly #channels = new Map<string, { session: CommandSession; channel: AgentChannel }>()
   readonly #options: AgentOptions
   #nextOffer = 1
-  #memory: MemoryPlace | undefined
-  #listener: { close(): void } | undefined
+  #memory: Memory
   readonly #startedMs = Date.now()
 
   private constructor(options: AgentOptions, vtpm: GuestVtpm, source: MeasurementSource) {
@@ -65,7 +61,12 @@ export class Agent implements SessionHost {
     this.#options = options
     this.#vtpm = vtpm
     this.#source = source
-    this.#memory = options.environment.memory("")
+    this.#door = new CommandDoor({
+      source,
+      log: options.log,
+      open: (socket, program) => new CommandSession(this, socket, program),
+    })
+    this.#memory = options.environment.memory(undefined)
     this.#client = new LinkClient({
       bootId: options.environment.bootId,
       kind: options.environment.kind,
@@ -74,8 +75,8 @@ export class Agent implements SessionHost {
       log: options.log,
       openStream: (handlers) => options.environment.openStream(handlers),
       ready: () => ({
-        canMap: this.#environment.kind === "agent" || this.#memory !== undefined,
-        mapping: this.#memory?.how ?? (this.#environment.kind === "agent" ? "the arena file" : "none"),
+        canMap: "how" in this.#memory,
+        mapping: this.#mapping(),
         channels: [...this.#channels.values()].map(({ channel }) => ({
           channelId: channel.channelId,
           transcript: channel.transcript,
@@ -105,21 +106,16 @@ export class Agent implements SessionHost {
     const agent = new Agent(options, vtpm, source)
     // The agent itself is the first program that a local endpoint measures. In a VM the kernel did that, and its
     // digest, which commands of the same file need, can come while the link is made.
-    const self = agent.#programs
-      .identify(process.pid, process.geteuid?.() ?? 0)
-      .then(({ path, digest }) => source.measure(path, digest))
+    const self = agent.#door.identify(process.pid, process.geteuid?.() ?? 0)
     if (source.kind === "agent") await self
     else self.catch((error: unknown) => agent.log.warn("self", { message: asMvmError(error).message }))
-    mkdirSync(dirname(options.environment.socketPath), { recursive: true, mode: 0o755 })
-    agent.#listener = listenUnix(options.environment.socketPath, options.socketMode, (socket) =>
-      agent.#adopt(socket),
-    )
+    agent.#door.listen({ path: options.environment.socketPath, gid: options.gid })
     void agent.#client.run()
     return agent
   }
 
   stop(): void {
-    this.#listener?.close()
+    this.#door.close()
     for (const { channel } of this.#channels.values()) {
       this.toMvm("ABORT", { channelId: channel.channelId, code: "aborted", message: "the agent stopped" })
     }
@@ -127,9 +123,18 @@ export class Agent implements SessionHost {
     this.#vtpm.close()
   }
 
-  memory(): { path: string; lengthBytes: number } {
-    if (!this.#memory) throw new MvmError("setup", "this agent cannot map the shared memory")
-    return this.#memory
+  get bulk(): BulkQueue {
+    return this.#client.bulk
+  }
+
+  regionOf({ grant: { offset, lengthBytes, ringBytes } }: AgentChannel): Region {
+    const memory = this.#memory
+    if ("why" in memory) throw new MvmError("setup", `this agent cannot map the shared memory: ${memory.why}`)
+    return { path: memory.path, offset, lengthBytes, ringBytes }
+  }
+
+  mayMap(uid: number): boolean {
+    return uid === 0 || uid === process.geteuid?.()
   }
 
   /** One line for people. */
@@ -149,8 +154,9 @@ export class Agent implements SessionHost {
       epoch: membership ? toHex(membership.epoch) : null,
       bootId: toHex(this.#environment.bootId),
       measurement: this.#environment.kind,
-      mapping: this.#memory?.how ?? null,
-      memoryBytes: this.#memory?.lengthBytes ?? 0,
+      mapping: this.#mapping(),
+      memoryBytes: "how" in this.#memory ? this.#memory.lengthBytes : 0,
+      transport: "how" in this.#memory ? "memory" : "relay",
       channels: this.#channels.size,
       offers: [...this.#offers.values()].map(({ fields }) => fields.service),
       uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 1000),
@@ -165,8 +171,14 @@ export class Agent implements SessionHost {
     return JSON.stringify({ verdict, clockAheadMs: Math.round(timeMs - (askedMs + Date.now()) / 2) })
   }
 
+  /** How the memory is mapped, or why it is not. */
+  #mapping(): string {
+    return "how" in this.#memory ? this.#memory.how : clip(`none: ${this.#memory.why}`, 128)
+  }
+
   async registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number> {
     this.channels.membership()
+    this.#names.claim(offer.service, offer.program.uid, session)
     const fields = { ...offer, offerId: this.#nextOffer++ }
     this.#offers.set(fields.offerId, { session, fields })
     try {
@@ -176,6 +188,10 @@ export class Agent implements SessionHost {
       throw error
     }
     return fields.offerId
+  }
+
+  forgetSession(session: CommandSession): void {
+    this.#names.release(session)
   }
 
   withdrawOffer(offerId: number): void {
@@ -194,59 +210,20 @@ export class Agent implements SessionHost {
     this.#send(name, fields)
   }
 
-  #adopt(socket: ByteSocket): void {
-    if (this.#sessions.size >= MAX_SESSIONS) return socket.close()
-    let session: CommandSession | undefined
-    const early: Uint8Array[] = []
-    let earlyBytes = 0
-    socket.handlers = {
-      onData: (chunk) => {
-        if (session) return session.receive(chunk)
-        earlyBytes += chunk.length
-        if (earlyBytes > MAX_EARLY_BYTES) return socket.close()
-        early.push(chunk.slice())
-      },
-      onClose: () => {
-        if (!session) return
-        this.#sessions.delete(session)
-        session.ended()
-      },
-    }
-    void this.#identify(socket).then(
-      (program) => {
-        if (socket.closed) return
-        session = new CommandSession(this, socket, program)
-        this.#sessions.add(session)
-        for (const chunk of early) session.receive(chunk)
-      },
-      (error: unknown) => {
-        this.log.warn("command_refused", { message: asMvmError(error).message })
-        socket.close()
-      },
-    )
-  }
-
-  async #identify(socket: ByteSocket): Promise<Program> {
-    const { pid, uid } = peerCredentials(socket.fd)
-    const program = await this.#programs.identify(pid, uid)
-    await this.#source.measure(program.path, program.digest)
-    return program
-  }
-
   #linked(memoryPath: string, kept: readonly Uint8Array[]): void {
     this.#memory = this.#environment.memory(memoryPath)
     const keptKeys = new Set(kept.map(toHex))
     for (const [key, { session }] of [...this.#channels]) {
-      if (keptKeys.has(key)) continue
-      session.lost(new MvmError("aborted", "the MVM no longer knows this channel"))
+      if (keptKeys.has(key)) session.carrier?.relinked?.()
+      else session.lost(new MvmError("aborted", "the MVM no longer knows this channel"))
     }
     for (const { fields } of this.#offers.values()) {
       this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: OFFER_ANSWER_MS }).catch((error) => {
         this.log.warn("offer_again", { message: asMvmError(error).message })
       })
     }
-    for (const session of this.#sessions) session.offerAgain()
-    this.log.info("linked", { name: this.#client.membership?.vmName, mapping: this.#memory?.how ?? "none" })
+    for (const session of this.#door.sessions) session.offerAgain()
+    this.log.info("linked", { name: this.#client.membership?.vmName, mapping: this.#mapping() })
   }
 
   #fromMvm(message: LinkMessage): void {
@@ -268,6 +245,10 @@ export class Agent implements SessionHost {
         return
       case "KICK":
         return this.#sessionOf(message.fields.channelId)?.kicked()
+      case "RECORD":
+      case "CREDIT":
+      case "RESUME":
+        return this.#sessionOf(message.fields.channelId)?.carrier?.fromPeer?.(message)
       case "FIN":
       case "RECEIPT":
         return this.#sessionOf(message.fields.channelId)?.peerEnd(message)
@@ -348,7 +329,7 @@ export class Agent implements SessionHost {
 
   #revoked({ channelId, message }: Fields<"REVOKE">): void {
     const session = this.#sessionOf(channelId)
-    if (session) session.tell("REVOKE", { message })
+    if (session) session.revoked(message)
     else this.#neverCame(channelId, new MvmError("revoked", message))
   }
 
@@ -361,7 +342,7 @@ export class Agent implements SessionHost {
 
   #challengedBy(channelId: Uint8Array): CommandSession | undefined {
     const key = toHex(channelId)
-    for (const session of this.#sessions) {
+    for (const session of this.#door.sessions) {
       if (session.challengedChannel && toHex(session.challengedChannel) === key) return session
     }
     return undefined
@@ -378,13 +359,4 @@ export class Agent implements SessionHost {
       this.log.debug("not_sent", { name, message: asMvmError(error).message })
     }
   }
-}
-
-async function refuseSecondAgent(socketPath: string): Promise<void> {
-  const other = await connectUnix(socketPath).catch(() => undefined)
-  if (!other) return
-  other.close()
-  throw new MvmError("busy", `an agent already answers at ${socketPath}`, {
-    hint: "stop it first, or give this one another --socket",
-  })
 }

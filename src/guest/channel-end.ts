@@ -1,7 +1,7 @@
 /**
  * @module guest/channel-end
  *
- * One end of an open channel inside the process that uses it: keys, rings, and the waiting between records. The
+ * One end of an open channel inside the process that uses it: keys, records, and the waiting between them. The
  * keys live here alone and are never written anywhere; when the process ends, so does the channel.
  */
 
@@ -12,16 +12,12 @@ import { formatSize } from "../lib/units.ts"
 import { parseDecision, type Decision } from "../channel/decision.ts"
 import { channelKeys } from "../channel/keys.ts"
 import { Opener } from "../channel/opener.ts"
-import { RingSink, RingSource } from "../channel/ring-records.ts"
 import { Sealer } from "../channel/sealer.ts"
 import { openMessage, acceptMessage, transcriptHash } from "../channel/transcript.ts"
-import { mapShared, type Mapping } from "../platform/mmap.ts"
 import { yieldProcessor } from "../platform/posix.ts"
-import { RingConsumer } from "../ring/consumer.ts"
-import { checkLayoutVersion, regionBytes, regionOf } from "../ring/layout.ts"
-import { RingProducer } from "../ring/producer.ts"
 import type { LocalFields } from "../wire/local-link.ts"
 import type { AgentClient } from "./agent-client.ts"
+import { pathOf, type RecordPath } from "./record-path.ts"
 
 /** How long an end that saw traffic looks again and again before it asks to be woken. */
 const SPIN_MS = 0.2
@@ -42,9 +38,7 @@ export class ChannelEnd {
   /** The direction this end sends in: 0 for the asker. */
   readonly sendDirection: 0 | 1
   readonly agent: AgentClient
-  readonly #mapping: Mapping
-  readonly #producer: RingProducer
-  readonly #consumer: RingConsumer
+  readonly #path: RecordPath
   #spinUntilMs = 0
   /** This end's identity signature over the transcript: the first record it sends. */
   readonly handshake: Uint8Array
@@ -52,7 +46,7 @@ export class ChannelEnd {
   private constructor(agent: AgentClient, pair: KeyPair, fields: LocalFields<"CHANNEL">) {
     this.agent = agent
     this.decision = parseDecision(fields.decision)
-    const { asker, peerShare, acceptSignature, region } = fields
+    const { asker, peerShare, acceptSignature } = fields
     const transcript = transcriptHash({
       decision: fields.decision,
       laddress: fields.laddress,
@@ -62,23 +56,13 @@ export class ChannelEnd {
     })
     const keys = channelKeys(pair.privateKey, peerShare, transcript)
     pair.privateKey.fill(0)
-    if (region.ringBytes !== this.decision.ringBytes || region.lengthBytes < regionBytes(region.ringBytes)) {
-      throw new MvmError("protocol", "region: its size is not the decision's")
-    }
-    this.#mapping = mapShared(region.path, { offsetBytes: region.offset, lengthBytes: region.lengthBytes })
-    const rings = regionOf(this.#mapping.bytes, region.ringBytes)
-    checkLayoutVersion(rings)
     this.sendDirection = asker ? 0 : 1
-    this.#producer = new RingProducer(asker ? rings.aToB : rings.bToA)
-    this.#consumer = new RingConsumer(asker ? rings.bToA : rings.aToB)
+    this.#path = pathOf(agent, this.decision, fields)
     this.handshake = asker ? (fields.openSignature ?? new Uint8Array(0)) : acceptSignature
-    this.sealer = new Sealer(
-      asker ? keys.askerToAnswerer : keys.answererToAsker,
-      new RingSink(this.#producer),
-    )
+    this.sealer = new Sealer(asker ? keys.askerToAnswerer : keys.answererToAsker, this.#path.sink)
     this.opener = new Opener({
       key: asker ? keys.answererToAsker : keys.askerToAnswerer,
-      source: new RingSource(this.#consumer, this.decision.isolation ?? "arena"),
+      source: this.#path.source,
       verifyHandshake: (signature) =>
         asker
           ? equalBytes(signature, acceptSignature) &&
@@ -115,22 +99,21 @@ export class ChannelEnd {
   /** Show what was sealed, and wake the other end if it asked for that. */
   flush(): void {
     this.sealer.flush()
-    if (!this.#producer.takeKick()) return
-    this.agent.kick()
+    if (!this.#path.published()) return
     this.#spinUntilMs = performance.now() + SPIN_AFTER_KICK_MS
   }
 
   /** Give read room back, and wake the other end if it asked for that. */
   acknowledge(): void {
-    if (this.#consumer.takeKick()) this.agent.kick()
+    this.#path.acknowledge()
   }
 
   /** Wait until there is something to open. @throws MvmError when the channel may not go on. */
   async awaitData(): Promise<void> {
     await this.#wait(
-      () => this.#consumer.ready,
-      () => this.#consumer.requestWakeup(),
-      () => this.#consumer.cancelWakeup(),
+      () => this.#path.hasData(),
+      () => this.#path.wantData(),
+      () => this.#path.unwantData(),
     )
   }
 
@@ -138,9 +121,9 @@ export class ChannelEnd {
   async awaitRoom(payloadBytes: number): Promise<void> {
     this.flush()
     await this.#wait(
-      () => this.#producer.hasRoom(payloadBytes),
-      () => this.#producer.requestWakeup(payloadBytes),
-      () => this.#producer.cancelWakeup(),
+      () => this.#path.hasRoom(payloadBytes),
+      () => this.#path.wantRoom(payloadBytes),
+      () => this.#path.unwantRoom(),
     )
   }
 
@@ -151,7 +134,7 @@ export class ChannelEnd {
    */
   async rest(roomBytes: number | undefined, interrupted: () => boolean): Promise<void> {
     const isDue = (): boolean =>
-      interrupted() || this.#consumer.ready || (roomBytes !== undefined && this.#producer.hasRoom(roomBytes))
+      interrupted() || this.#path.hasData() || (roomBytes !== undefined && this.#path.hasRoom(roomBytes))
     const spinUntil = Math.max(performance.now() + SPIN_MS, this.#spinUntilMs)
     do {
       if (isDue()) return
@@ -159,14 +142,14 @@ export class ChannelEnd {
       await turn()
     } while (performance.now() < spinUntil)
     this.acknowledge()
-    if (!this.#consumer.requestWakeup()) return
-    if (roomBytes === undefined || this.#producer.requestWakeup(roomBytes)) {
+    if (!this.#path.wantData()) return
+    if (roomBytes === undefined || this.#path.wantRoom(roomBytes)) {
       this.acknowledge()
       this.agent.kicked = false
       await this.agent.event(SLOW_POLL_MS, () => this.agent.kicked || interrupted())
-      if (roomBytes !== undefined) this.#producer.cancelWakeup()
+      if (roomBytes !== undefined) this.#path.unwantRoom()
     }
-    this.#consumer.cancelWakeup()
+    this.#path.unwantData()
   }
 
   /** Ends a {@link rest}, if there is reason to. */
@@ -194,19 +177,19 @@ export class ChannelEnd {
 
   close(): void {
     this.agent.send("CLOSE", {})
-    this.#mapping.unmap()
+    this.#path.close()
   }
 
   /** Tell the other end why this one gives up. */
   abort(error: MvmError): void {
     if (!this.agent.failure)
       this.agent.send("ABORT", { code: error.code, message: error.message.slice(0, 300) })
-    this.#mapping.unmap()
+    this.#path.close()
   }
 
   async #wait(ready: () => boolean, request: () => boolean, cancel: () => void): Promise<void> {
     this.agent.check()
-    const spinUntil = Math.max(performance.now() + SPIN_MS, this.#spinUntilMs)
+    const spinUntil = this.#path.spins ? Math.max(performance.now() + SPIN_MS, this.#spinUntilMs) : 0
     do {
       for (let look = 0; look < 64; look += 1) if (ready()) return
       yieldProcessor()

@@ -12,20 +12,32 @@ import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { clip, type Fields, type NamedMessage } from "../wire/link.ts"
 import { LocalLink, type LocalFields, type LocalMessage, type LocalName } from "../wire/local-link.ts"
+import type { Region } from "../wire/local-messages.ts"
 import type { Program } from "../wire/messages.ts"
+import type { BulkQueue } from "../wire/bulk-queue.ts"
+import { MAX_RELAYED_BYTES } from "../wire/fields.ts"
 import type { ByteSocket } from "../platform/unix-socket.ts"
 import type { AgentChannel, AgentChannels, EndFields } from "./agent-channels.ts"
+import type { Carrier, CommandPort } from "./carriers/carrier.ts"
+import { RelayCarrier } from "./carriers/relay-carrier.ts"
+import { RingCarrier } from "./carriers/ring-carrier.ts"
 
 /** What the session needs of its agent. */
 export interface SessionHost {
   readonly channels: AgentChannels
   readonly log: Log
-  /** Path and length of the memory that regions lie in. */
-  memory(): { path: string; lengthBytes: number }
+  /** What is relayed to the MVM. */
+  readonly bulk: BulkQueue
+  /** Where the memory of a channel is. @throws MvmError `setup` when this machine cannot map it. */
+  regionOf(channel: AgentChannel): Region
+  /** Whether programs of this user may map the memory, which shows them every channel's. */
+  mayMap(uid: number): boolean
   statusJson(): string
   standingJson(): Promise<string>
   registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number>
   withdrawOffer(offerId: number): void
+  /** The command is gone: service names that it registered may be others'. */
+  forgetSession(session: CommandSession): void
   registerChannel(session: CommandSession, channel: AgentChannel): void
   forgetChannel(key: string): void
   toMvm<N extends "KICK" | "CLOSE" | "ABORT" | "CANCEL">(name: N, fields: Fields<N>): void
@@ -33,6 +45,8 @@ export interface SessionHost {
 
 export class CommandSession {
   channel: AgentChannel | undefined
+  /** Set where the agent carries the channel's records. */
+  carrier: Carrier | undefined
   readonly #host: SessionHost
   readonly #socket: ByteSocket
   readonly #program: Program
@@ -72,6 +86,7 @@ export class CommandSession {
     if (this.#ended) return
     this.#ended = true
     this.#gone.abort()
+    this.#host.forgetSession(this)
     if (this.#allocRequest !== undefined) this.#host.toMvm("CANCEL", { cancels: this.#allocRequest })
     if (this.#offerId !== undefined) this.#host.withdrawOffer(this.#offerId)
     const { channel } = this
@@ -102,9 +117,16 @@ export class CommandSession {
     if (!this.#ended) this.#link.send(name, fields)
   }
 
-  /** The other end has something for the command, or room. */
+  /** The other end has something for this one, or room. */
   kicked(): void {
-    if (!this.#ended) this.#link.kick()
+    if (this.carrier) this.carrier.kicked?.()
+    else if (!this.#ended) this.#link.kick()
+  }
+
+  /** Nothing that comes after this is released. */
+  revoked(message: string): void {
+    this.carrier?.close()
+    this.tell("REVOKE", { message })
   }
 
   peerEnd(message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">): void {
@@ -131,6 +153,11 @@ export class CommandSession {
         return this.#start(() => this.#offer(message.fields))
       case "KICK":
         return this.#host.toMvm("KICK", this.#mustHave().kick)
+      case "RECORD":
+        if (message.fields.more) throw new MvmError("protocol", "RECORD.more: a command's records are whole")
+        return this.#mustCarry().fromCommand(message.fields.record)
+      case "CREDIT":
+        return this.#mustCarry().takenByCommand(message.fields.taken)
       case "FIN":
       case "RECEIPT":
         return this.#end(message.name, message.fields)
@@ -189,18 +216,49 @@ export class CommandSession {
     }
     this.channel = channel
     this.#host.registerChannel(this, channel)
-    const { offset, lengthBytes, ringBytes, laddress } = channel.grant
+    try {
+      this.#hand(channel)
+    } catch (error) {
+      this.#fail(asMvmError(error))
+    }
+  }
+
+  /** The channel is the command's from here on. @throws MvmError when its memory cannot be mapped here. */
+  #hand(channel: AgentChannel): void {
+    const isRelay = channel.parsed.transport === "relay"
+    const region = isRelay ? undefined : this.#host.regionOf(channel)
+    const isMapped = region !== undefined && this.#host.mayMap(this.#program.uid)
     this.tell("CHANNEL", {
       channelId: channel.channelId,
       asker: channel.asker,
       decision: channel.decision,
-      laddress,
-      region: { path: this.#host.memory().path, offset, lengthBytes, ringBytes },
+      laddress: channel.grant.laddress,
+      region: isMapped ? region : undefined,
       peerShare: channel.peerShare,
       acceptSignature: channel.acceptSignature,
       openSignature: channel.openSignature,
       leaseMs: channel.leaseMs,
     })
+    if (!isMapped) this.carrier = this.#carrierFor(channel, region)
+  }
+
+  #carrierFor(channel: AgentChannel, region: Region | undefined): Carrier {
+    const { channelId, key, asker } = channel
+    const command: CommandPort = {
+      record: (record) => this.#tellRecord(record),
+      taken: (taken) => this.tell("CREDIT", { taken }),
+      fail: (error) => this.#fail(asMvmError(error)),
+    }
+    if (!region) return new RelayCarrier({ channelId, key, asker, bulk: this.#host.bulk, command })
+    const kick = (): void => this.#host.toMvm("KICK", channel.kick)
+    return new RingCarrier({ region, asker, command, kick })
+  }
+
+  #tellRecord(record: Uint8Array): void {
+    for (let at = 0; at < record.length; at += MAX_RELAYED_BYTES) {
+      const more = at + MAX_RELAYED_BYTES < record.length
+      this.tell("RECORD", { record: record.subarray(at, at + MAX_RELAYED_BYTES), more })
+    }
   }
 
   #end(name: "FIN" | "RECEIPT", fields: EndFields): void {
@@ -214,12 +272,19 @@ export class CommandSession {
   #leave(channel: AgentChannel, how: "CLOSE" | "ABORT", reason: string, code = "aborted"): void {
     if (this.channel !== channel) return
     this.channel = undefined
+    this.carrier?.close()
+    this.carrier = undefined
     this.#offerShare = undefined
     this.#challenge = undefined
     this.#host.forgetChannel(channel.key)
     const { channelId } = channel
     if (how === "CLOSE") this.#host.toMvm("CLOSE", { channelId })
     else this.#host.toMvm("ABORT", { channelId, code, message: clip(reason, 1000) })
+  }
+
+  #mustCarry(): Carrier {
+    if (!this.carrier) throw new MvmError("protocol", "the agent carries no records on this connection")
+    return this.carrier
   }
 
   #mustHave(): AgentChannel {
@@ -230,6 +295,7 @@ export class CommandSession {
   #fail(error: MvmError): void {
     if (this.#ended || this.#failed) return
     this.#failed = true
+    this.carrier?.close()
     this.#link.send("FAILED", {
       code: error.code,
       message: clip(error.message, 1000),

@@ -7,8 +7,9 @@
 
 import { readFileSync, statSync } from "node:fs"
 import { random } from "../lib/crypto.ts"
-import { MvmError } from "../lib/errors.ts"
+import { MvmError, asMvmError } from "../lib/errors.ts"
 import { localPaths } from "../platform/local-paths.ts"
+import { mapShared } from "../platform/mmap.ts"
 import { connectUnix } from "../platform/unix-socket.ts"
 import { findIvshmem } from "../platform/ivshmem.ts"
 import {
@@ -29,6 +30,7 @@ import type { GuestVtpm } from "./vtpm.ts"
 export const PORT_NAME = "org.mvm.0"
 const BOOT_ANSWER_MS = 20_000
 const RETRY_MS = 500
+const PROBE_BYTES = 4096
 
 export interface MemoryPlace {
   readonly path: string
@@ -36,6 +38,14 @@ export interface MemoryPlace {
   /** For people: how it is mapped. */
   readonly how: string
 }
+
+/** Memory that cannot be mapped here: records are relayed then. */
+export interface NoMemory {
+  /** For people */
+  readonly why: string
+}
+
+export type Memory = MemoryPlace | NoMemory
 
 export interface Environment {
   readonly kind: "kernel" | "agent"
@@ -45,8 +55,8 @@ export interface Environment {
   openTpm(life: { onLost(error: MvmError): void; stopping: AbortSignal }): Promise<TpmTransport>
   openStream(handlers: StreamHandlers): Promise<ByteStream>
   measurementSource(vtpm: GuestVtpm): Promise<MeasurementSource>
-  /** @param told the path the MVM named, for a local endpoint */
-  memory(told: string): MemoryPlace | undefined
+  /** @param told the path the MVM named, for a local endpoint; undefined: it has not spoken yet */
+  memory(told: string | undefined): Memory
 }
 
 /** Inside a VM. */
@@ -66,16 +76,7 @@ export function vmEnvironment(socketPath: string): Environment {
       return openVirtioPort(path, handlers)
     },
     measurementSource: async () => kernelLog(),
-    memory: () => {
-      const device = findIvshmem()[0]
-      return (
-        device && {
-          path: device.path,
-          lengthBytes: device.lengthBytes,
-          how: `resource2 of ${device.address}`,
-        }
-      )
-    },
+    memory: () => deviceMemory(),
   }
 }
 
@@ -90,17 +91,33 @@ export function localEnvironment(stateDirectory: string, name: string): Environm
       await bootVtpm(paths.link, name, stopping)
       return connectSwtpm(paths.tpm, onLost)
     },
-    openStream: (handlers) => connectUnixStream(paths.link, handlers),
+    openStream: (handlers) => connectUnix(paths.link, handlers),
     measurementSource: (vtpm) => agentLog(vtpm),
     memory: (told) => {
-      const lengthBytes = told === "" ? undefined : statSync(told, { throwIfNoEntry: false })?.size
-      return lengthBytes ? { path: told, lengthBytes, how: "the arena file" } : undefined
+      if (told === undefined) return { path: "", lengthBytes: 0, how: "the arena file" }
+      if (told === "") return { why: "the MVM gives this endpoint none" }
+      const lengthBytes = statSync(told, { throwIfNoEntry: false })?.size
+      return lengthBytes ? { path: told, lengthBytes, how: "the arena file" } : { why: `no file ${told}` }
     },
   }
 }
 
-async function connectUnixStream(path: string, handlers: StreamHandlers): Promise<ByteStream> {
-  return connectUnix(path, { onData: handlers.onData, onClose: handlers.onClose })
+/** `environment`, but no memory is mapped there. */
+export function withoutMemory(environment: Environment): Environment {
+  return { ...environment, memory: () => ({ why: "the agent was started with --map none" }) }
+}
+
+function deviceMemory(): Memory {
+  const device = findIvshmem()[0]
+  if (!device) return { why: "this machine has no shared memory device" }
+  const { address, path, lengthBytes } = device
+  try {
+    mapShared(path, { offsetBytes: 0, lengthBytes: PROBE_BYTES }).unmap()
+    return { path, lengthBytes, how: `resource2 of ${address}` }
+  } catch (error) {
+    // Where the kernel is locked down it opens, and does not map.
+    return { why: asMvmError(error).message }
+  }
 }
 
 /**

@@ -21,6 +21,7 @@ import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import type { ByteStream, StreamHandlers } from "../platform/virtio-port.ts"
 import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
+import { BulkQueue, STREAM_LOW_BYTES } from "../wire/bulk-queue.ts"
 import { Link, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { PROTOCOL_VERSION } from "../wire/messages.ts"
 
@@ -67,6 +68,8 @@ export function noMvm(): MvmError {
 
 export class LinkClient {
   readonly link: Link
+  /** Relayed records; empty at the beginning of each membership. */
+  readonly bulk: BulkQueue
   membership: Membership | undefined
   readonly #options: LinkClientOptions
   #stream: ByteStream | undefined
@@ -88,6 +91,15 @@ export class LinkClient {
       onEpoch: () => {},
       onDesync: () => this.#greet(),
     })
+    this.bulk = new BulkQueue({
+      ready: () => this.#takesBulk(),
+      send: (name, fields) => this.link.send(name, fields),
+    })
+  }
+
+  /** Whether relayed records may go out now. */
+  #takesBulk(): boolean {
+    return this.holds(this.membership) && (this.#stream?.backlogBytes ?? Infinity) < STREAM_LOW_BYTES
   }
 
   /** Opens the stream, and again whenever it ends, until {@link stop}. */
@@ -142,6 +154,7 @@ export class LinkClient {
     this.#stream = await this.#options.openStream({
       onData: (chunk) => this.link.receive(chunk),
       onClose: resolve,
+      onDrain: () => this.bulk.pump(),
     })
     this.#timer = setInterval(() => this.#tick(), HELLO_PERIOD_MS)
     try {
@@ -219,6 +232,7 @@ export class LinkClient {
         leaseMs: settings.fields.leaseMs,
         memory: settings.fields.memory,
       }
+      this.bulk.clear()
       this.#options.onLinked(this.membership, settings.fields.channels)
       for (const wake of this.#awaiting) wake()
     } catch (error) {

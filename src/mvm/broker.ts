@@ -21,6 +21,8 @@ import { acceptEnd } from "./channels/end-of-direction.ts"
 import type { Member } from "./member.ts"
 import { Openings } from "./channels/openings.ts"
 import { TokenBucket } from "./token-bucket.ts"
+import { dropRelayed, relay, type RelayedMessage } from "./channels/relay.ts"
+import { isGivenArena } from "./channels/transport.ts"
 import { ofPeer, refuse, tell } from "./channels/told.ts"
 
 /** A hint is not worth queueing behind more than this for a guest that does not read. */
@@ -85,13 +87,14 @@ export class Broker {
   }
 
   /** Tell both ends that the channel is over. The region stays until both said CLOSE. */
-  end(channel: Channel, code: "aborted" | "revoked", reason: string): void {
+  end(channel: Channel, code: "aborted" | "revoked" | "protocol", reason: string): void {
     if (channel.state === "closed") return
     // An answerer that was not challenged yet knows of no channel.
     const ends = channel.state === "allocated" ? [channel.asker] : [channel.asker, channel.answerer]
     channel.state = "closed"
     channel.endCode = code
     channel.endReason = reason
+    dropRelayed(this.#context, channel)
     for (const end of ends) {
       const member = this.#context.hub.byUuid(end.uuid)
       if (member && !end.released) this.#tellEnd(member, channel)
@@ -127,6 +130,10 @@ export class Broker {
         if (channel.state === "open") this.#hint(otherEnd(channel, end), "KICK", message.fields)
         return
       }
+      case "RECORD":
+      case "CREDIT":
+      case "RESUME":
+        return this.#relay(member, message)
       case "FIN":
       case "RECEIPT":
         return this.#running(member, message.requestId, this.#endOfDirection(member, message))
@@ -142,11 +149,28 @@ export class Broker {
     }
   }
 
+  #relay(member: Member, message: RelayedMessage): void {
+    const what = relay(this.#context, member, message)
+    // An end learns a little later than the MVM that its channel is gone: what it says of it meanwhile is no fault.
+    if (what === "unknown") member.link.counters.refused += 1
+    if (what !== "flooded") return
+    const { channel } = this.#channelOf(member, message.fields.channelId)
+    const reason = `${member.record.name} sent more records than the other end takes`
+    this.end(channel, "protocol", reason)
+    void this.#context.audit.commit("abort", {
+      channel: channel.key,
+      by: member.record.name,
+      code: "protocol",
+      message: reason,
+    })
+  }
+
   /** Channels that an agent still holds go on; those it does not name are over for it. */
   #ready(member: Member, message: NamedMessage<"READY">): void {
     if (!member.session || member.session.isReady) throw new MvmError("protocol", "READY: not now")
-    member.session.canMap = message.fields.canMap
-    member.session.mapping = message.fields.mapping
+    const isGiven = isGivenArena(member)
+    member.session.canMap = isGiven && message.fields.canMap
+    member.session.mapping = isGiven ? message.fields.mapping : "none: the MVM gives it no memory"
     member.session.isReady = true
     const claimed = new Map(
       message.fields.channels.map((entry) => [toHex(entry.channelId), entry.transcript]),
@@ -169,7 +193,7 @@ export class Broker {
       if (!transcript) this.#context.channels.release(channel, end)
     }
     // A VM finds the memory on its own PCI bus; only a local endpoint needs the file's name.
-    const memory = member.record.kind === "local" ? this.#context.arena.path : ""
+    const memory = isGiven && member.record.kind === "local" ? this.#context.arena.path : ""
     const { leaseMs } = this.#context
     member.link.send("SETTINGS", { leaseMs, memory, channels: kept }, message.requestId)
     this.#context.log.info("link_ready", {
@@ -219,6 +243,7 @@ export class Broker {
       end.released = true
       this.end(channel, "aborted", said ? `${end.name} left before the receipt` : `${end.name} left`)
     }
+    dropRelayed(this.#context, channel)
     this.#context.channels.release(channel, end)
   }
 
@@ -230,6 +255,7 @@ export class Broker {
       channel.state = "closed"
       channel.endCode = told.code
       channel.endReason = told.message
+      dropRelayed(this.#context, channel)
       if (other && state !== "allocated") this.#tellEnd(other, channel)
     }
     void this.#context.audit.commit("abort", {

@@ -13,6 +13,7 @@ import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { connectUnix, listenUnix, type ByteSocket, type UnixListener } from "../platform/unix-socket.ts"
 import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
+import { BulkQueue, STREAM_LOW_BYTES } from "../wire/bulk-queue.ts"
 import { Link, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { PROTOCOL_VERSION } from "../wire/messages.ts"
 import type { Member } from "./member.ts"
@@ -130,6 +131,11 @@ export class Hub {
       offers: new Map(),
       socket: undefined,
       session: undefined,
+      bulk: new BulkQueue({
+        ready: () =>
+          member.session !== undefined && (member.socket?.backlogBytes ?? Infinity) < STREAM_LOW_BYTES,
+        send: (name, fields) => member.link.send(name, fields),
+      }),
       link: new Link("mvm", (bytes) => member.socket?.write(bytes), {
         onOpenMessage: (message) => {
           if (message.name === "HELLO") {
@@ -142,6 +148,7 @@ export class Hub {
           const said = hello.current
           if (!said) return
           member.offers.clear()
+          member.bulk.clear()
           member.session = {
             epoch,
             bootId: said.fields.bootId.toHex(),
@@ -220,6 +227,7 @@ export class Hub {
         member.socket = undefined
         this.#lost(member)
       },
+      onDrain: () => member.bulk.pump(),
     }
     // An agent that is already up may not know that the MVM is back; a local one begins by itself.
     if (member.record.kind !== "local") member.link.send("POKE", {})
@@ -233,6 +241,7 @@ export class Hub {
 
   #lost(member: Member): void {
     member.offers.clear()
+    member.bulk.clear()
     member.session = undefined
     member.link.reset(new MvmError("unreachable", `the link to ${member.record.name} was lost`))
     this.#handlers.onDisconnect(member)

@@ -5,6 +5,7 @@
  * port its bytes arrive on; nothing in a message changes that.
  */
 
+import type { BulkQueue } from "../wire/bulk-queue.ts"
 import type { Link } from "../wire/link.ts"
 import type { Program, Role } from "../wire/messages.ts"
 import type { ByteSocket } from "../platform/unix-socket.ts"
@@ -26,6 +27,8 @@ export interface Member {
   /** Its settings and tags may change; who it is never does. */
   record: VmRecord
   readonly link: Link
+  /** Records that are relayed to it; empty at the beginning of each session. */
+  readonly bulk: BulkQueue
   readonly verifier: Verifier
   readonly offers: Map<number, Offer>
   socket: ByteSocket | undefined

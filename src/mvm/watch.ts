@@ -191,6 +191,8 @@ export class Watch {
       to: { name: channel.askedFor, tags: tagsOf(channel.askedFor) },
       program: channel.askerProgram,
     })
+    const isMemoryDemanded = decision.constraints.transport === "memory"
+    if (channel.transport === "relay" && isMemoryDemanded) return false
     return decision.action === "allow" && decision.target === channel.answerer.name
   }
 

@@ -9,6 +9,8 @@ import { MvmError, errnoOf } from "../lib/errors.ts"
 
 /** A stream of bytes with an owner who is told when it ends. */
 export interface ByteStream {
+  /** What was given to {@link write} and is still here. */
+  readonly backlogBytes: number
   write(bytes: Uint8Array): void
   close(): void
 }
@@ -16,6 +18,8 @@ export interface ByteStream {
 export interface StreamHandlers {
   onData(chunk: Uint8Array): void
   onClose(): void
+  /** Less is waiting to be written than before. */
+  onDrain?(): void
 }
 
 const SYSFS_PORTS = "/sys/class/virtio-ports"
@@ -70,6 +74,10 @@ class VirtioPort implements ByteStream {
     this.#input.on("end", () => this.close())
   }
 
+  get backlogBytes(): number {
+    return this.#backlogBytes
+  }
+
   write(bytes: Uint8Array): void {
     if (this.#closed) return
     this.#backlogBytes += bytes.length
@@ -103,6 +111,7 @@ class VirtioPort implements ByteStream {
       }
       this.#backlogBytes -= written
       if (written < bytes.length) this.#queue.unshift(bytes.subarray(written))
+      this.#handlers.onDrain?.()
       this.#writeNext()
     })
   }

@@ -95,6 +95,11 @@ export function regionBytes(ringBytes: number): number {
   return HEADER_PAGE_BYTES + 2 * ringBytes
 }
 
+/** The longest payload a record in a ring can have: with its header, half the ring, so that padding always fits. */
+export function longestPayloadBytes(ringBytes: number): number {
+  return ringBytes / 2 - RECORD_HEADER_BYTES
+}
+
 /** The greatest ring two of which fit `availableBytes` beside the header page, or 0. */
 export function greatestRingBytes(availableBytes: number): number {
   let ringBytes = MAX_RING_BYTES

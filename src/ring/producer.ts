@@ -14,7 +14,14 @@
  */
 
 import { MvmError } from "../lib/errors.ts"
-import { PADDING, recordUnits, RECORD_HEADER_BYTES, UNIT_BYTES, type RingMemory } from "./layout.ts"
+import {
+  longestPayloadBytes,
+  PADDING,
+  recordUnits,
+  RECORD_HEADER_BYTES,
+  UNIT_BYTES,
+  type RingMemory,
+} from "./layout.ts"
 
 /** What {@link RingProducer.claim} returns when the record does not fit now. */
 export const NO_ROOM = -1
@@ -24,7 +31,7 @@ const SHORT_RECORD_SHARE = 4
 
 export class RingProducer {
   readonly memory: RingMemory
-  /** The longest payload any record can have: with its header, half the ring, so that padding always fits. */
+  /** The longest payload any record can have. */
   readonly maxPayloadBytes: number
 
   readonly #mask: number
@@ -41,7 +48,7 @@ export class RingProducer {
     this.memory = memory
     this.#tail = this.#publishedTail = this.#headCache = start
     this.#mask = memory.capacityUnits - 1
-    this.maxPayloadBytes = (memory.capacityUnits / 2) * UNIT_BYTES - RECORD_HEADER_BYTES
+    this.maxPayloadBytes = longestPayloadBytes(memory.capacityUnits * UNIT_BYTES)
   }
 
   /**

@@ -4,7 +4,7 @@
  * Fields that mean the same on the link and on the agent's local socket.
  */
 
-import { bytes, oneOf, optional, u8, u53 } from "./schema.ts"
+import { bytes, bytesUpTo, oneOf, optional, u8, u53 } from "./schema.ts"
 
 export const channelId = bytes(16)
 
@@ -13,6 +13,12 @@ export const share = bytes(32)
 
 /** r || s */
 export const signature = bytes(64)
+
+/** The longest sealed record that one frame carries, beside what else it says. */
+export const MAX_RELAYED_BYTES = 60 * 1024
+
+/** A sealed record, head and payload; nobody on its way holds the keys. */
+export const record = bytesUpTo(MAX_RELAYED_BYTES)
 
 /** Which way data flows from the point of view of the sender of the message. */
 export const role = oneOf(["send", "receive", "duplex"])

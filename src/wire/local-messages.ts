@@ -7,7 +7,7 @@
  */
 
 import { bool, bytes, bytesUpTo, name, optional, struct, text, u32, u53, type Infer } from "./schema.ts"
-import { channelId, digest, endOfDirection, role, share, signature } from "./fields.ts"
+import { channelId, digest, endOfDirection, record, role, share, signature } from "./fields.ts"
 import { defineTable, row } from "./table.ts"
 
 /** Where the memory of a channel is, in the words of the agent's own kernel. */
@@ -43,7 +43,8 @@ export const LOCAL_MESSAGES = defineTable({
       asker: bool,
       decision: bytesUpTo(8192),
       laddress: bytes(16),
-      region,
+      /** Absent: the command does not map memory, its records go through the agent. */
+      region: optional(region),
       peerShare: share,
       acceptSignature: signature,
       openSignature: optional(signature),
@@ -63,6 +64,10 @@ export const LOCAL_MESSAGES = defineTable({
   }),
   LEASE: row({ id: 21, from: "agent", since: 1, maxBytes: 64, fields: { leaseMs: u32 } }),
   REVOKE: row({ id: 22, from: "agent", since: 1, maxBytes: 2048, fields: { message: text(1024) } }),
+  /** A sealed record, or a part of one when `more` of it follows. */
+  RECORD: row({ id: 32, from: "both", since: 1, maxBytes: 62 * 1024, fields: { record, more: bool } }),
+  /** Records of the other direction were taken up to here, see channel/record-queue. */
+  CREDIT: row({ id: 33, from: "both", since: 1, maxBytes: 64, fields: { taken: u53 } }),
   LOGGED: row({ id: 24, from: "agent", since: 1, maxBytes: 64, fields: {} }),
   FAILED: row({
     id: 23,

@@ -24,7 +24,7 @@ import {
   u53,
   type Infer,
 } from "./schema.ts"
-import { channelId, digest, endOfDirection, role, share, signature } from "./fields.ts"
+import { channelId, digest, endOfDirection, record, role, share, signature } from "./fields.ts"
 import { defineTable, row } from "./table.ts"
 
 /** Version of this table. A peer of another major version is refused at HELLO. */
@@ -214,6 +214,25 @@ export const MESSAGES = defineTable({
   REVOKE: row({ id: 38, from: "mvm", since: 1, maxBytes: 2048, fields: { channelId, message: text(1024) } }),
   /** The operator ends a local endpoint: its agent is a part of it. */
   STOP: row({ id: 39, from: "mvm", since: 1, maxBytes: 512, fields: { reason: text(256) } }),
+
+  /** `offset`: what all records of this direction before it count, see channel/record-queue. */
+  RECORD: row({
+    id: 64,
+    from: "both",
+    since: 1,
+    maxBytes: 62 * 1024,
+    fields: { channelId, offset: u53, record },
+  }),
+  /** Records of the other direction were taken up to here. */
+  CREDIT: row({ id: 65, from: "both", since: 1, maxBytes: 128, fields: { channelId, taken: u53 } }),
+  /** Begin again at `received`: what came behind it may be lost. Without `answer` the other end says so as well. */
+  RESUME: row({
+    id: 66,
+    from: "both",
+    since: 1,
+    maxBytes: 128,
+    fields: { channelId, received: u53, taken: u53, answer: bool },
+  }),
 
   MEASURE: row({ id: 48, from: "mvm", since: 1, maxBytes: 128, fields: { nonce, logOffset: u53 } }),
   MEASURED: row({ id: 49, from: "guest", since: 1, maxBytes: 4096, fields: { quote } }),

@@ -31,9 +31,9 @@ const WAYS: Record<string, () => Way> = {
   "an arena ring": () => ringWay("arena"),
   "a dedicated ring": () => ringWay("dedicated"),
   "a relay": () => {
-    const source = new QueueSource(8)
-    const sink = new QueueSink((record) => source.push(record), 8)
-    return { sink, source, settle: () => sink.credit(1) }
+    const source = new QueueSource()
+    const sink = new QueueSink((record) => source.push(record))
+    return { sink, source, settle: () => sink.taken(source.takenBytes) }
   },
 }
 
@@ -209,7 +209,7 @@ describe("a record", () => {
   test("has the documented bytes: head, nonce and associated data, opened here by the runtime's cipher", () => {
     const records: Uint8Array[] = []
     const key = random(32)
-    const sealer = new Sealer(key, new QueueSink((record) => records.push(record), 9))
+    const sealer = new Sealer(key, new QueueSink((record) => records.push(record)))
     send(sealer, KIND.HANDSHAKE, SIGNATURE)
     send(sealer, KIND.DATA, utf8("hello"))
     const [, record] = records
@@ -227,7 +227,7 @@ describe("a record", () => {
     const records: Uint8Array[] = []
     const key = random(32)
     const sink = new QueueSink((record) => records.push(record), Number.MAX_SAFE_INTEGER)
-    const source = new QueueSource(10)
+    const source = new QueueSource()
     const { sealer, opener } = ends({ sink, source, settle() {} }, key)
     const empty = new Uint8Array(0)
     sealer.trySeal(KIND.HANDSHAKE, SIGNATURE)
@@ -323,13 +323,44 @@ describe("another VM that maps the arena", () => {
 })
 
 describe("a relay", () => {
-  test("refuses records beyond its credits, of a wrong length, or too long", () => {
-    const source = new QueueSource(1)
+  test("refuses records beyond its window, of a wrong length, or too long", () => {
+    const source = new QueueSource(300)
     const record = new Uint8Array(24)
     expect(codeOf(() => source.push(record.subarray(0, 23)))).toBe("record")
     expect(codeOf(() => source.push(new Uint8Array(25)))).toBe("record")
-    expect(codeOf(() => source.push(new Uint8Array(70_000)))).toBe("record")
+    expect(codeOf(() => source.push(new Uint8Array(300_000)))).toBe("record")
     source.push(record)
     expect(codeOf(() => source.push(record))).toBe("protocol")
+  })
+
+  test("takes a record in parts, as long as they do not go on for ever", () => {
+    const source = new QueueSource()
+    const record = new Uint8Array(24 + 1000)
+    new DataView(record.buffer).setUint32(0, 1000, true)
+    source.push(record.subarray(0, 10), true)
+    expect(source.ready).toBe(false)
+    source.push(record.subarray(10, 600), true)
+    source.push(record.subarray(600))
+    expect(source.next(new Uint32Array(6))!.length).toBe(1000)
+    expect(codeOf(() => source.push(new Uint8Array(0), true))).toBe("record")
+    const endless = new QueueSource()
+    let parts = 0
+    while (codeOf(() => endless.push(new Uint8Array(60_000), true)) === "none") parts++
+    expect(parts).toBe(4)
+  })
+
+  test("gives a sender room for what was taken, and none for what was never sent", () => {
+    const sink = new QueueSink(() => {}, 1000)
+    const head = new Uint32Array(6)
+    expect(sink.claim(744)).toBe(true)
+    sink.put(head, new Uint8Array(744))
+    expect([sink.room(1), sink.hasRoom(0), sink.claim(0)]).toEqual([-1, false, false])
+    sink.taken(1000)
+    expect(sink.room(5000)).toBe(-1)
+    expect(sink.room(744)).toBe(744)
+    // An older count says nothing new.
+    sink.taken(10)
+    expect(sink.room(744)).toBe(744)
+    expect(codeOf(() => sink.taken(1001))).toBe("protocol")
   })
 })

@@ -77,6 +77,8 @@ export interface HostOptions {
   readonly guestState?: string
   /** Called with each member that was made and has no agent yet. */
   readonly onMember?: (name: string) => void
+  /** More words for the agent of a member. */
+  readonly agents?: Readonly<Record<string, readonly string[]>>
 }
 
 export interface StatusView {
@@ -160,7 +162,9 @@ export class TestHost {
 
   /** Starts the agent of a local endpoint and waits until it is linked. */
   async agent(name: string): Promise<Running> {
-    const running = this.spawn(["guest", "agent", "--local", name, "--log", "debug"], {}, this.agentLog(name))
+    const more = this.#options.agents?.[name] ?? []
+    const words = ["guest", "agent", "--local", name, "--log", "debug", ...more]
+    const running = this.spawn(words, {}, this.agentLog(name))
     this.#agents.set(name, running)
     await this.linked(name)
     return running

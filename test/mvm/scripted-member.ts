@@ -55,6 +55,8 @@ export class ScriptedMember {
   readonly heard: LinkMessage[] = []
   /** 32 bytes; what it asks for channels with */
   readonly share = x25519Generate().publicKey
+  /** Said in READY */
+  canMap = true
   /** Named in READY */
   held: { channelId: Uint8Array; transcript: Uint8Array }[] = []
   client!: LinkClient
@@ -93,7 +95,7 @@ export class ScriptedMember {
       mvmPublicKey: this.mvm.context.identity.publicKey,
       log: this.mvm.context.log,
       openStream: (handlers) => connectUnix(this.#socketPath, handlers),
-      ready: () => ({ canMap: true, mapping: "test", channels: this.held }),
+      ready: () => ({ canMap: this.canMap, mapping: "test", channels: this.held }),
       onLinked: () => linked.resolve(),
       onLost: () => {},
       onMessage: (message) => {

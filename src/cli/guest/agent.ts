@@ -3,7 +3,8 @@
 import type { Log } from "../../lib/log.ts"
 import type { Agent } from "../../guest/agent.ts"
 import { runAgent } from "../../guest/agent-lives.ts"
-import { localEnvironment, vmEnvironment } from "../../guest/environment.ts"
+import { localEnvironment, vmEnvironment, withoutMemory, type Environment } from "../../guest/environment.ts"
+import { groupId } from "../../platform/group.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Call, CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket, ask, stateDirectory } from "../connect.ts"
@@ -12,19 +13,33 @@ import { DAEMON_OPTIONS, beginDaemon } from "../daemon.ts"
 export const guestAgent: CommandSpec = {
   usage: "guest agent",
   summary: "run the guest daemon of a VM, or of a local endpoint",
-  options: [...AGENT_OPTIONS, ...DAEMON_OPTIONS],
-  examples: ["guest agent", "guest agent --local backup"],
+  options: [
+    ...AGENT_OPTIONS,
+    {
+      flags: "--group <name>",
+      description: "users of this group may use channels too (default: the agent's own user alone)",
+    },
+    {
+      flags: "--map <how>",
+      description: "auto, or none to map no memory: records then go by way of the MVM (default: auto)",
+      values: ["auto", "none"],
+    },
+    ...DAEMON_OPTIONS,
+  ],
+  examples: ["guest agent", "guest agent --group mvm", "guest agent --local backup"],
   async run(call) {
     const { log, stopping, manager } = beginDaemon(call)
     let serving: Agent | undefined
     const local = call.text("local")
     if (local) await expectEndpoint(call, local, log)
+    const environment = (): Environment =>
+      local ? localEnvironment(stateDirectory(call), local) : vmEnvironment(agentSocket(call))
+    const group = call.text("group")
+    const map = call.oneOf("map", ["auto", "none"], "auto")
     await runAgent({
-      environment: () =>
-        local ? localEnvironment(stateDirectory(call), local) : vmEnvironment(agentSocket(call)),
+      environment: () => (map === "none" ? withoutMemory(environment()) : environment()),
       log,
-      // Root's commands alone may map the arena, which would show them every region.
-      socketMode: 0o600,
+      gid: group === undefined ? undefined : groupId(group),
       stopping,
       onServing: (agent) => {
         serving = agent

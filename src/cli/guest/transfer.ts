@@ -78,7 +78,7 @@ function report(options: TransferOptions, end: ChannelEnd, summary: TransferSumm
       service: decision.service,
       rule: decision.rule,
       transport: decision.transport,
-      isolation: decision.isolation,
+      isolation: decision.isolation ?? null,
       bytes: summary.bytes,
       records: summary.records,
       digest: toHex(summary.digest),
@@ -92,6 +92,7 @@ function report(options: TransferOptions, end: ChannelEnd, summary: TransferSumm
   if (options.quiet) return
   note(
     `${options.label}: ${formatSize(summary.bytes)} in ${formatDuration(tookMs)}, ` +
-      `${peer.name} is ${peer.verdict} (${peer.program.path}), digests agree`,
+      `${peer.name} is ${peer.verdict} (${peer.program.path}), digests agree` +
+      (decision.transport === "relay" ? ", relayed: an end maps no shared memory" : ""),
   )
 }

@@ -32,6 +32,11 @@ export const vmCreate: CommandSpec = {
       values: ["seabios", "ovmf"],
     },
     { flags: "--machine <name>", description: "pc or q35 (default pc)", values: ["pc", "q35"] },
+    {
+      flags: "--memory-device <kind>",
+      description: "ivshmem, or none for a machine that shares no memory (default ivshmem)",
+      values: ["ivshmem", "none"],
+    },
     { flags: "--tag <name>", description: "a tag that policy rules may use; may be repeated" },
     { flags: "--remeasure <time>", description: "how often it is measured (default 30s)" },
     {
@@ -65,6 +70,9 @@ export const vmCreate: CommandSpec = {
         net: call.oneOf("net", ["none", "user"], "none"),
         firmware: call.oneOf("firmware", ["seabios", "ovmf"], "seabios"),
         machine: call.oneOf("machine", ["pc", "q35"], "pc"),
+        memoryDevice: call.given("memoryDevice")
+          ? call.oneOf("memoryDevice", ["ivshmem", "none"], "ivshmem")
+          : undefined,
         remeasureSeconds: call.durationMs("remeasure", 30_000) / 1000,
       },
     })

@@ -12,6 +12,8 @@ export interface VmView {
   link: string
   verdict: string
   mapping: string
+  /** Null while no agent is linked */
+  transport: "memory" | "relay" | null
   channels: number
   tags: string[]
   [field: string]: unknown

@@ -17,6 +17,11 @@ export const vmSet: CommandSpec = {
     { flags: "--cpus <n>", description: "virtual processors" },
     { flags: "--net <mode>", description: "none, or user for QEMU's own NAT", values: ["none", "user"] },
     { flags: "--firmware <name>", description: "seabios or ovmf", values: ["seabios", "ovmf"] },
+    {
+      flags: "--memory-device <kind>",
+      description: "ivshmem, or none: its records are relayed",
+      values: ["ivshmem", "none"],
+    },
     { flags: "--remeasure <time>", description: "how often it is measured" },
     {
       flags: "--violations <what>",
@@ -50,6 +55,7 @@ export const vmSet: CommandSpec = {
         cpus: given("cpus", () => call.integer("cpus", 1, { min: 1, max: 256 })),
         net: given("net", () => call.oneOf("net", ["none", "user"], "none")),
         firmware: given("firmware", () => call.oneOf("firmware", ["seabios", "ovmf"], "seabios")),
+        memoryDevice: given("memoryDevice", () => call.oneOf("memoryDevice", ["ivshmem", "none"], "ivshmem")),
         violations: given("violations", () => call.oneOf("violations", ["deny", "warn"], "deny")),
         remeasureSeconds: given("remeasure", () => call.durationMs("remeasure", 0) / 1000),
       },

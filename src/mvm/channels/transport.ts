@@ -7,6 +7,7 @@
 
 import type { Transport } from "../../channel/decision.ts"
 import { MvmError } from "../../lib/errors.ts"
+import { peerCredentials } from "../../platform/posix.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
 import type { Constraints } from "../policy/decide.ts"
@@ -20,6 +21,18 @@ const MAX_RELAYED = 128
 export interface End {
   readonly member: Member
   readonly session: Session
+}
+
+/**
+ * Whether the arena is within the member's reach. Whoever can write its file can also truncate it under everybody who
+ * maps it: a VM gets it through QEMU, a process of the host only as the MVM's own user.
+ */
+export function isGivenArena({ record, socket }: Member): boolean {
+  if (record.config.memoryDevice === "none") return false
+  return (
+    record.kind !== "local" ||
+    (socket !== undefined && peerCredentials(socket.fd).uid === process.geteuid?.())
+  )
 }
 
 /** @throws MvmError `refused` when the policy demands memory and an end cannot map it. */

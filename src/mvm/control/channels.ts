@@ -38,6 +38,7 @@ function view({ context }: Mvm, channel: Channel): Record<string, unknown> {
     answerer: channel.answerer.name,
     service: channel.service,
     rule: channel.rule,
+    transport: channel.transport,
     program: channel.asker.program,
     ringBytes: channel.ringBytes,
     openedAt: new Date(channel.openedMs).toISOString(),

@@ -143,6 +143,7 @@ function summarise(mvm: Mvm, record: VmRecord): Record<string, unknown> {
     link: member?.session ? "up" : "down",
     verdict: mvm.verifierOf(record).opinion.verdict,
     mapping: member?.session?.mapping ?? "",
+    transport: member?.session ? (member.session.canMap ? "memory" : "relay") : null,
     channels: mvm.context.channels.of(record.uuid).length,
     tags: record.tags,
   }

@@ -28,7 +28,7 @@ export function policyHandlers(mvm: Mvm): Record<string, Handler> {
         decision.action === "deny"
           ? undefined
           : unmet === undefined
-            ? wrongKeeper(mvm, constraints, [from, target])
+            ? (wrongKeeper(mvm, constraints, [from, target]) ?? noMemory(mvm, constraints, [from, target]))
             : `${rule.label} ${unmet}`
       return {
         action: refused ? "deny" : decision.action,
@@ -49,6 +49,17 @@ function wrongKeeper(mvm: Mvm, { measurement }: Constraints, names: readonly str
     const keeper = record?.kind === "local" ? "agent" : "kernel"
     if (!record || measurement.includes(keeper)) continue
     return `${name}: the rule does not count a measurement log that the ${keeper} keeps; set "measurement" if that is meant`
+  }
+  return undefined
+}
+
+/** Who is linked and cannot have what the rule demands. */
+function noMemory(mvm: Mvm, { transport }: Constraints, names: readonly string[]): string | undefined {
+  if (transport === "any") return undefined
+  for (const name of names) {
+    const session = mvm.context.hub.byName(name)?.session
+    if (!session?.isReady || session.canMap) continue
+    return `${name} cannot map shared memory, and the rule demands it: ${session.mapping}`
   }
   return undefined
 }

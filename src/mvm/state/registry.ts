@@ -37,6 +37,8 @@ const vmConfig = v.strictObject({
   remeasureSeconds: v.pipe(v.number(), v.minValue(0)),
   /** What an entry means that the kernel could not vouch for; default `deny`. */
   violations: v.optional(v.picklist(["deny", "warn"])),
+  /** `none`: the machine has no shared memory, its records are relayed; default `ivshmem`. */
+  memoryDevice: v.optional(v.picklist(["ivshmem", "none"])),
   /** User a local endpoint runs as. */
   uid: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
 })

@@ -135,7 +135,10 @@ export function qemuOptions(
     disk: config.disk,
     firmware: config.firmware,
     machine: config.machine,
-    arena: { path: parts.arena.path, sizeBytes: parts.arena.sizeBytes },
+    arena:
+      config.memoryDevice === "none"
+        ? undefined
+        : { path: parts.arena.path, sizeBytes: parts.arena.sizeBytes },
     vtpmControlSocket: paths.vtpmControl,
     linkSocket: paths.link,
     qmpSocket: paths.qmp,
