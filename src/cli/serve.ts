@@ -1,7 +1,10 @@
 /** @module cli/serve */
 
 import { isHealthy, summaryOf } from "../mvm/health.ts"
+import { CONTENT_TYPE } from "../mvm/metrics/exposition.ts"
+import { scrape } from "../mvm/metrics/scrape.ts"
 import { serve } from "../mvm/serve.ts"
+import { parseMetricsAddress, serveMetrics, type MetricsServer } from "../platform/metrics-server.ts"
 import { DEFAULT_RING_BYTES } from "../ring/layout.ts"
 import type { CommandSpec } from "./command.ts"
 import { STATE_OPTION, stateDirectory } from "./connect.ts"
@@ -34,11 +37,21 @@ export const serveCommand: CommandSpec = {
       flags: "--certificates",
       description: "give every new vTPM certificates by a local CA, as vm create --certificate",
     },
+    {
+      flags: "--metrics <address>",
+      description: "serve metrics for Prometheus at unix:PATH or 127.0.0.1:PORT, as /metrics",
+    },
     ...DAEMON_OPTIONS,
   ],
-  examples: ["serve", "serve --state /srv/mvm --arena 1G --log-format json"],
+  examples: [
+    "serve",
+    "serve --state /srv/mvm --arena 1G --log-format json",
+    "serve --metrics 127.0.0.1:9745",
+  ],
   async run(call) {
     const { log, stopping, manager } = beginDaemon(call)
+    const named = call.text("metrics")
+    const address = named === undefined ? undefined : parseMetricsAddress(named, "--metrics")
     const running = await serve({
       state: stateDirectory(call),
       stateKeyFile: call.text("stateKey"),
@@ -50,10 +63,18 @@ export const serveCommand: CommandSpec = {
       leaseMs: call.durationMs("lease", DEFAULT_LEASE_MS),
       log,
     })
-    manager.ready({ status: () => summaryOf(running.mvm), isAlive: () => isHealthy(running.mvm) })
-    await aborted(stopping)
-    log.info("stopping")
-    await running.stop()
+    const { mvm } = running
+    let metrics: MetricsServer | undefined
+    try {
+      metrics = address && serveMetrics(address, CONTENT_TYPE, () => scrape(mvm))
+      if (metrics) log.info("metrics", { ...metrics.address })
+      manager.ready({ status: () => summaryOf(mvm), isAlive: () => isHealthy(mvm) })
+      await aborted(stopping)
+      log.info("stopping")
+    } finally {
+      metrics?.close()
+      await running.stop()
+    }
   },
 }
 

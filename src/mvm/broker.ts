@@ -95,6 +95,7 @@ export class Broker {
     channel.endCode = code
     channel.endReason = reason
     dropRelayed(this.#context, channel)
+    if (code === "revoked") this.#context.meters.revoked()
     for (const end of ends) {
       const member = this.#context.hub.byUuid(end.uuid)
       if (member && !end.released) this.#tellEnd(member, channel)

@@ -13,6 +13,7 @@ import type { Traffic } from "./channels/traffic.ts"
 import type { EvidenceStore } from "./evidence/store.ts"
 import type { Hub } from "./hub.ts"
 import type { Member } from "./member.ts"
+import type { Meters } from "./metrics/meters.ts"
 import type { OfferBoard } from "./channels/offers.ts"
 import type { PolicyFile } from "./policy/policy-file.ts"
 import type { Registry } from "./state/registry.ts"
@@ -29,6 +30,7 @@ export interface MvmContext {
   readonly arena: Arena
   readonly channels: ChannelTable
   readonly traffic: Traffic
+  readonly meters: Meters
   readonly offers: OfferBoard
   readonly hub: Hub
   readonly identity: MvmIdentity

@@ -26,6 +26,7 @@ import { controlHandlers } from "./control/control.ts"
 import { EvidenceStore } from "./evidence/store.ts"
 import { Hub } from "./hub.ts"
 import { lastLaunch } from "./vm/launch.ts"
+import { Meters } from "./metrics/meters.ts"
 import { OfferBoard } from "./channels/offers.ts"
 import { PolicyFile } from "./policy/policy-file.ts"
 import { referenceValues } from "./reference/values.ts"
@@ -78,6 +79,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     const traffic = new Traffic(channels, arena, log)
     undo.push(() => traffic.stop())
     const measurement = await ownMeasurement()
+    const meters = new Meters()
     const verifiers = new Map<string, Verifier>()
     const evidence = new EvidenceStore(join(stateDir.path, "evidence"), log)
     const hub: Hub = new Hub(stateDir.identity, measurement, log, {
@@ -105,6 +107,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       arena,
       channels,
       traffic,
+      meters,
       offers: new OfferBoard(),
       hub,
       identity: stateDir.identity,
@@ -131,6 +134,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
           },
           onClock: (clock) => registry.trust.setClock(record.uuid, clock),
           onApproved: () => forgetDistrust(registry, record.uuid),
+          onAppraised: (milliseconds, isTrusted) => meters.appraised(milliseconds, isTrusted),
         })
         verifiers.set(record.uuid, verifier)
       }

@@ -67,6 +67,8 @@ export interface VerifierParts {
   onClock(clock: ClockReading): void
   /** A distrust ended by the operator's approval. */
   onApproved(): void
+  /** How long one appraisal took, and whether the VM was found trusted. */
+  onAppraised?(milliseconds: number, isTrusted: boolean): void
   /** Where logs and reference values are kept for whoever asks later. */
   readonly store: EvidenceStore
 }
@@ -251,6 +253,18 @@ export class Verifier {
    *   `no_reference`. A failure stays in force until the next boot or an approval.
    */
   appraise(session: Session, evidence: Evidence): AppraisedEvidence {
+    const startedMs = performance.now()
+    let isTrusted = false
+    try {
+      const appraised = this.#appraise(session, evidence)
+      isTrusted = true
+      return appraised
+    } finally {
+      this.#parts.onAppraised?.(performance.now() - startedMs, isTrusted)
+    }
+  }
+
+  #appraise(session: Session, evidence: Evidence): AppraisedEvidence {
     let appraisal: Appraisal
     try {
       const quote = this.#verify(session, evidence)

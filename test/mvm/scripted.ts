@@ -17,6 +17,7 @@ import { ChannelTable } from "../../src/mvm/channels/channel-table.ts"
 import type { MvmContext } from "../../src/mvm/context.ts"
 import { EvidenceStore } from "../../src/mvm/evidence/store.ts"
 import { Hub } from "../../src/mvm/hub.ts"
+import { Meters } from "../../src/mvm/metrics/meters.ts"
 import { OfferBoard } from "../../src/mvm/channels/offers.ts"
 import { PolicyFile } from "../../src/mvm/policy/policy-file.ts"
 import { referenceValues } from "../../src/mvm/reference/values.ts"
@@ -83,6 +84,7 @@ export class ScriptedMvm {
       arena,
       channels,
       traffic,
+      meters: new Meters(),
       offers: new OfferBoard(),
       hub,
       identity: stateDir.identity,

@@ -79,6 +79,8 @@ export async function acceptEnd(context: MvmContext, statement: EndStatement): P
   })
   direction[slot] = { ...stated, logged }
   await logged
+  if (slot === "fin") context.meters.finished(stated.lengthBytes)
+  else context.meters.received()
   if (isClosed(channel)) throw new MvmError("aborted", `${message.name}: the channel has ended`)
   return true
 }

@@ -47,6 +47,7 @@ export class Openings {
     }
     let answerTo = requestId
     let made: Channel | undefined
+    let madeMs = 0
     const controller = new AbortController()
     mine.set(requestId, controller)
     try {
@@ -56,6 +57,7 @@ export class Openings {
         cancelled: controller.signal,
         onChannel: (channel) => {
           made = channel
+          madeMs = performance.now()
         },
         allocated: (fields, channel, take) => {
           const waiting = this.#awaitRequest(asker, channel, (message) => {
@@ -67,6 +69,7 @@ export class Openings {
         },
       })
       asker.link.send("OPENED", opened.fields, answerTo)
+      this.#context.meters.opened(performance.now() - madeMs)
     } catch (error) {
       this.#refused(asker, alloc, answerTo, made, asMvmError(error))
     } finally {
@@ -103,6 +106,7 @@ export class Openings {
   ): void {
     const { code, message } = failure
     const { target, service } = alloc
+    this.#context.meters.refused(code)
     this.refusals.add(asker.record, { target, service, channel: channel?.key ?? null, code, message })
     if (channel) this.#undo(asker, channel, failure)
     refuse(this.#context, asker, answerTo, failure)
