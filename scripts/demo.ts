@@ -54,7 +54,8 @@ async function demo(): Promise<void> {
     "printf '#!/bin/sh\\necho report\\n' >/usr/bin/report; chmod +x /usr/bin/report; /usr/bin/report",
   )
   await mvm.learn(...names)
-  await mvm.allow("alpha beta")
+  // The arena, which gamma has mapped: in dedicated memory it would have nothing to look into.
+  await mvm.allow("alpha beta arena")
 
   const device = await gamma.must(
     "for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x1110 ] && echo $d; done",

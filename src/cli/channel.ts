@@ -13,6 +13,8 @@ export interface ChannelView {
   service: string
   rule: string
   transport: string
+  /** Null on a relay */
+  isolation: string | null
   ageSeconds: number
   /** Hints from the rings, asker to answerer and back. */
   traffic: { bytes: number; bytesPerSecond: number }[] | null
@@ -58,7 +60,7 @@ export const channelClose: CommandSpec = {
 
 /** For {@link CHANNEL_HEADINGS}. */
 export function channelRow(channel: ChannelView): string[] {
-  const { id, state, asker, answerer, service, transport, ageSeconds, traffic, rule } = channel
+  const { id, state, asker, answerer, service, transport, isolation, ageSeconds, traffic, rule } = channel
   const rate = traffic?.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0)
   return [
     id.slice(0, 12),
@@ -66,7 +68,7 @@ export function channelRow(channel: ChannelView): string[] {
     asker,
     answerer,
     service,
-    transport,
+    isolation ?? transport,
     formatAge(ageSeconds),
     amount(channel, 0),
     amount(channel, 1),

@@ -12,6 +12,9 @@ import { DAEMON_OPTIONS, beginDaemon } from "./daemon.ts"
 
 export const DEFAULT_ARENA_BYTES = 256 * 1024 * 1024
 const DEFAULT_LEASE_MS = 90_000
+const DEFAULT_DEDICATED_BYTES = 1024 * 1024 * 1024
+const DEFAULT_POOL = 2
+const DEFAULT_POOL_IDLE_MS = 300_000
 
 export const serveCommand: CommandSpec = {
   usage: "serve",
@@ -25,9 +28,15 @@ export const serveCommand: CommandSpec = {
     { flags: "--policy <file>", description: "the policy (default: policy.toml in the state directory)" },
     { flags: "--arena <size>", description: "size of the shared memory, a power of two (default 256M)" },
     { flags: "--arena-file <path>", description: "its file (default: one under /dev/shm)" },
+    { flags: "--dedicated <size>", description: "the most of memory of channels' own (default 1G)" },
+    {
+      flags: "--pool <count>",
+      description: "memories kept plugged into two VMs for their next channels (default 2; 0: none)",
+    },
+    { flags: "--pool-idle <time>", description: "how long they are kept (default 5m)" },
     {
       flags: "--ring <size>",
-      description: "size of each of a channel's two rings (default 4M; smaller as the arena fills)",
+      description: "size of each of a channel's two rings (default 4M; smaller as memory fills)",
     },
     {
       flags: "--lease <time>",
@@ -58,6 +67,11 @@ export const serveCommand: CommandSpec = {
       policyFile: call.text("policy"),
       arenaBytes: call.sizeBytes("arena", DEFAULT_ARENA_BYTES),
       arenaPath: call.text("arenaFile"),
+      dedicatedBytes: call.sizeBytes("dedicated", DEFAULT_DEDICATED_BYTES),
+      pool: {
+        size: call.integer("pool", DEFAULT_POOL, { min: 0, max: 8 }),
+        idleMs: call.durationMs("poolIdle", DEFAULT_POOL_IDLE_MS),
+      },
       ringBytes: call.sizeBytes("ring", DEFAULT_RING_BYTES),
       certificates: call.flag("certificates"),
       leaseMs: call.durationMs("lease", DEFAULT_LEASE_MS),

@@ -22,6 +22,7 @@ import { answerBinding, requestBinding } from "../tcb/binding.ts"
 import { openGrant, type Grant } from "../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../wire/link.ts"
 import type { LocalFields } from "../wire/local-link.ts"
+import type { Region } from "../wire/local-messages.ts"
 import type { Program } from "../wire/messages.ts"
 import type { EvidenceMaker } from "./evidence.ts"
 import { noMvm, type LinkClient, type Membership } from "./link-client.ts"
@@ -42,6 +43,8 @@ export interface AgentChannel {
   readonly decision: Uint8Array
   readonly parsed: Decision
   readonly grant: Grant
+  /** Where it is here; undefined on a relay */
+  readonly region: Region | undefined
   readonly peerShare: Uint8Array
   readonly acceptSignature: Uint8Array
   readonly openSignature: Uint8Array | undefined
@@ -76,12 +79,20 @@ export class AgentChannels {
   readonly #client: LinkClient
   readonly #vtpm: GuestVtpm
   readonly #evidence: EvidenceMaker
+  readonly #locate: (grant: Grant) => Promise<Region>
   readonly #openings = new Set<Opening>()
 
-  constructor(client: LinkClient, vtpm: GuestVtpm, evidence: EvidenceMaker) {
+  /** @param locate where the region of a grant is here */
+  constructor(
+    client: LinkClient,
+    vtpm: GuestVtpm,
+    evidence: EvidenceMaker,
+    locate: (grant: Grant) => Promise<Region>,
+  ) {
     this.#client = client
     this.#vtpm = vtpm
     this.#evidence = evidence
+    this.#locate = locate
   }
 
   /** @throws MvmError `no_mvm` while the link is down. */
@@ -176,7 +187,7 @@ export class AgentChannels {
       wanted.digest === "chain" || parsed.digestMode === wanted.digest,
       "decision.digestMode: less than asked",
     )
-    mustBe(parsed.ringBytes === grant.ringBytes, "decision.ringBytes: not the grant's")
+    checkGrant(parsed, grant)
     const transcript = transcriptHash({
       decision: opened.decision,
       laddress: grant.laddress,
@@ -188,6 +199,10 @@ export class AgentChannels {
     if (!p256Verify(parsed.answerer.identityKey, acceptMessage(transcript), acceptSignature)) {
       throw new MvmError("signature", `the acceptance of ${parsed.answerer.name} is not signed with its key`)
     }
+    const [openSignature, region] = await Promise.all([
+      this.#vtpm.sign(openMessage(transcript, acceptSignature)),
+      parsed.transport === "memory" ? this.#locate(grant) : undefined,
+    ])
     return {
       channelId: opened.channelId,
       key: toHex(opened.channelId),
@@ -196,9 +211,10 @@ export class AgentChannels {
       decision: opened.decision,
       parsed,
       grant,
+      region,
       peerShare: opened.share,
       acceptSignature,
-      openSignature: await this.#vtpm.sign(openMessage(transcript, acceptSignature)),
+      openSignature,
       transcript,
       leaseMs: opened.leaseMs,
     }
@@ -239,7 +255,7 @@ export class AgentChannels {
     mustBe(equalBytes(parsed.asker.uuid, challenge.sourceUuid), "decision.asker: another VM")
     mustBe(parsed.service === challenge.service, "decision.service: another service")
     const grant = await this.#openGrant(me, fields.channelId, sha256(fields.decision), fields.sealed)
-    mustBe(parsed.ringBytes === grant.ringBytes, "decision.ringBytes: not the grant's")
+    checkGrant(parsed, grant)
     const transcript = transcriptHash({
       decision: fields.decision,
       laddress: grant.laddress,
@@ -247,7 +263,10 @@ export class AgentChannels {
       askerShare: challenge.share,
       answererShare: share,
     })
-    const acceptSignature = await this.#vtpm.sign(acceptMessage(transcript))
+    const [acceptSignature, region] = await Promise.all([
+      this.#vtpm.sign(acceptMessage(transcript)),
+      parsed.transport === "memory" ? this.#locate(grant) : undefined,
+    ])
     this.#client.link.send(
       "ACCEPT",
       { channelId: fields.channelId, signature: acceptSignature },
@@ -261,6 +280,7 @@ export class AgentChannels {
       decision: fields.decision,
       parsed,
       grant,
+      region,
       peerShare: challenge.share,
       acceptSignature,
       openSignature: undefined,
@@ -356,6 +376,12 @@ export class AgentChannels {
     mustBe(equalBytes(signed.channelId, channelId), "channelId: another channel")
     return parsed
   }
+}
+
+/** What the region is, decides whether a record may be opened where it lies: both must say the same of it. */
+function checkGrant({ ringBytes, isolation }: Decision, grant: Grant): void {
+  mustBe(ringBytes === grant.ringBytes, "decision.ringBytes: not the grant's")
+  mustBe((isolation === "dedicated") === grant.tag.length > 0, "decision.isolation: not the grant's")
 }
 
 function mustBe(condition: boolean, problem: string): void {

@@ -11,13 +11,13 @@ import { VERSION } from "../lib/version.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
 import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import type { BulkQueue } from "../wire/bulk-queue.ts"
-import type { Region } from "../wire/local-messages.ts"
 import { LOG_CHUNK_BYTES } from "../wire/messages.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
 import { CommandDoor, refuseSecondAgent } from "./command-door.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
-import type { Environment, Memory } from "./environment.ts"
+import type { Environment } from "./environment.ts"
 import { EvidenceMaker } from "./evidence.ts"
+import { regionOfGrant, type Memory } from "./guest-memory.ts"
 import { LinkClient } from "./link-client.ts"
 import type { MeasurementSource } from "./measurement-source.ts"
 import { ServiceNames } from "./service-names.ts"
@@ -52,7 +52,7 @@ export class Agent implements SessionHost {
   readonly #channels = new Map<string, { session: CommandSession; channel: AgentChannel }>()
   readonly #options: AgentOptions
   #nextOffer = 1
-  #memory: Memory
+  #arena: Memory
   readonly #startedMs = Date.now()
 
   private constructor(options: AgentOptions, vtpm: GuestVtpm, source: MeasurementSource) {
@@ -66,7 +66,8 @@ export class Agent implements SessionHost {
       log: options.log,
       open: (socket, program) => new CommandSession(this, socket, program),
     })
-    this.#memory = options.environment.memory(undefined)
+    const { memory } = options.environment
+    this.#arena = memory.arena(undefined)
     this.#client = new LinkClient({
       bootId: options.environment.bootId,
       kind: options.environment.kind,
@@ -75,7 +76,7 @@ export class Agent implements SessionHost {
       log: options.log,
       openStream: (handlers) => options.environment.openStream(handlers),
       ready: () => ({
-        canMap: "how" in this.#memory,
+        canMap: "how" in this.#arena,
         mapping: this.#mapping(),
         channels: [...this.#channels.values()].map(({ channel }) => ({
           channelId: channel.channelId,
@@ -87,7 +88,9 @@ export class Agent implements SessionHost {
       onMessage: (message) => this.#fromMvm(message),
     })
     this.#evidence = new EvidenceMaker(vtpm, source, this.#client.link)
-    this.channels = new AgentChannels(this.#client, vtpm, this.#evidence)
+    this.channels = new AgentChannels(this.#client, vtpm, this.#evidence, (grant) =>
+      regionOfGrant(memory, this.#arena, grant),
+    )
   }
 
   /**
@@ -127,12 +130,6 @@ export class Agent implements SessionHost {
     return this.#client.bulk
   }
 
-  regionOf({ grant: { offset, lengthBytes, ringBytes } }: AgentChannel): Region {
-    const memory = this.#memory
-    if ("why" in memory) throw new MvmError("setup", `this agent cannot map the shared memory: ${memory.why}`)
-    return { path: memory.path, offset, lengthBytes, ringBytes }
-  }
-
   mayMap(uid: number): boolean {
     return uid === 0 || uid === process.geteuid?.()
   }
@@ -155,8 +152,9 @@ export class Agent implements SessionHost {
       bootId: toHex(this.#environment.bootId),
       measurement: this.#environment.kind,
       mapping: this.#mapping(),
-      memoryBytes: "how" in this.#memory ? this.#memory.lengthBytes : 0,
-      transport: "how" in this.#memory ? "memory" : "relay",
+      memoryBytes: "how" in this.#arena ? this.#arena.lengthBytes : 0,
+      mappings: this.#environment.memory.probes(),
+      transport: "how" in this.#arena ? "memory" : "relay",
       channels: this.#channels.size,
       offers: [...this.#offers.values()].map(({ fields }) => fields.service),
       uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 1000),
@@ -173,7 +171,7 @@ export class Agent implements SessionHost {
 
   /** How the memory is mapped, or why it is not. */
   #mapping(): string {
-    return "how" in this.#memory ? this.#memory.how : clip(`none: ${this.#memory.why}`, 128)
+    return "how" in this.#arena ? this.#arena.how : clip(`none: ${this.#arena.why}`, 128)
   }
 
   async registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number> {
@@ -211,7 +209,7 @@ export class Agent implements SessionHost {
   }
 
   #linked(memoryPath: string, kept: readonly Uint8Array[]): void {
-    this.#memory = this.#environment.memory(memoryPath)
+    this.#arena = this.#environment.memory.arena(memoryPath)
     const keptKeys = new Set(kept.map(toHex))
     for (const [key, { session }] of [...this.#channels]) {
       if (keptKeys.has(key)) session.carrier?.relinked?.()
@@ -234,6 +232,11 @@ export class Agent implements SessionHost {
         return this.#measure(message)
       case "EVENTS":
         return this.#events(message)
+      case "MEMORY":
+        return this.#answering(message.requestId, async () => {
+          await this.#environment.memory.dedicated({ ...message.fields, path: "" })
+          this.#client.link.send("DONE", {}, message.requestId)
+        })
       case "CHALLENGE":
         return this.#challenge(message)
       case "GRANT":

@@ -28,8 +28,6 @@ export interface SessionHost {
   readonly log: Log
   /** What is relayed to the MVM. */
   readonly bulk: BulkQueue
-  /** Where the memory of a channel is. @throws MvmError `setup` when this machine cannot map it. */
-  regionOf(channel: AgentChannel): Region
   /** Whether programs of this user may map the memory, which shows them every channel's. */
   mayMap(uid: number): boolean
   statusJson(): string
@@ -225,8 +223,7 @@ export class CommandSession {
 
   /** The channel is the command's from here on. @throws MvmError when its memory cannot be mapped here. */
   #hand(channel: AgentChannel): void {
-    const isRelay = channel.parsed.transport === "relay"
-    const region = isRelay ? undefined : this.#host.regionOf(channel)
+    const { region } = channel
     const isMapped = region !== undefined && this.#host.mayMap(this.#program.uid)
     this.tell("CHANNEL", {
       channelId: channel.channelId,

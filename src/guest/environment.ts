@@ -5,13 +5,12 @@
  * which vTPM, who keeps the measurement log, and where the memory is. Everything above is the same code.
  */
 
-import { readFileSync, statSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { random } from "../lib/crypto.ts"
-import { MvmError, asMvmError } from "../lib/errors.ts"
+import { MvmError } from "../lib/errors.ts"
 import { localPaths } from "../platform/local-paths.ts"
-import { mapShared } from "../platform/mmap.ts"
 import { connectUnix } from "../platform/unix-socket.ts"
-import { findIvshmem } from "../platform/ivshmem.ts"
+import type { Way } from "../platform/mapping.ts"
 import {
   findVirtioPort,
   openVirtioPort,
@@ -24,28 +23,14 @@ import type { TpmTransport } from "../tpm/transport.ts"
 import { FrameReader, encodeFrame, type Frame } from "../wire/frame.ts"
 import { MESSAGES } from "../wire/messages.ts"
 import { decodeMessage, encodeMessage } from "../wire/table.ts"
+import { localMemory, noMemory, type GuestMemory } from "./guest-memory.ts"
 import { agentLog, kernelLog, type MeasurementSource } from "./measurement-source.ts"
+import { VmMemory } from "./vm-memory.ts"
 import type { GuestVtpm } from "./vtpm.ts"
 
 export const PORT_NAME = "org.mvm.0"
 const BOOT_ANSWER_MS = 20_000
 const RETRY_MS = 500
-const PROBE_BYTES = 4096
-
-export interface MemoryPlace {
-  readonly path: string
-  readonly lengthBytes: number
-  /** For people: how it is mapped. */
-  readonly how: string
-}
-
-/** Memory that cannot be mapped here: records are relayed then. */
-export interface NoMemory {
-  /** For people */
-  readonly why: string
-}
-
-export type Memory = MemoryPlace | NoMemory
 
 export interface Environment {
   readonly kind: "kernel" | "agent"
@@ -55,12 +40,11 @@ export interface Environment {
   openTpm(life: { onLost(error: MvmError): void; stopping: AbortSignal }): Promise<TpmTransport>
   openStream(handlers: StreamHandlers): Promise<ByteStream>
   measurementSource(vtpm: GuestVtpm): Promise<MeasurementSource>
-  /** @param told the path the MVM named, for a local endpoint; undefined: it has not spoken yet */
-  memory(told: string | undefined): Memory
+  readonly memory: GuestMemory
 }
 
-/** Inside a VM. */
-export function vmEnvironment(socketPath: string): Environment {
+/** Inside a VM. @param mapping the one way to map its memory, else the fastest */
+export function vmEnvironment(socketPath: string, mapping?: Way): Environment {
   return {
     kind: "kernel",
     bootId: kernelBootId(),
@@ -76,7 +60,7 @@ export function vmEnvironment(socketPath: string): Environment {
       return openVirtioPort(path, handlers)
     },
     measurementSource: async () => kernelLog(),
-    memory: () => deviceMemory(),
+    memory: new VmMemory(mapping),
   }
 }
 
@@ -93,31 +77,13 @@ export function localEnvironment(stateDirectory: string, name: string): Environm
     },
     openStream: (handlers) => connectUnix(paths.link, handlers),
     measurementSource: (vtpm) => agentLog(vtpm),
-    memory: (told) => {
-      if (told === undefined) return { path: "", lengthBytes: 0, how: "the arena file" }
-      if (told === "") return { why: "the MVM gives this endpoint none" }
-      const lengthBytes = statSync(told, { throwIfNoEntry: false })?.size
-      return lengthBytes ? { path: told, lengthBytes, how: "the arena file" } : { why: `no file ${told}` }
-    },
+    memory: localMemory,
   }
 }
 
 /** `environment`, but no memory is mapped there. */
 export function withoutMemory(environment: Environment): Environment {
-  return { ...environment, memory: () => ({ why: "the agent was started with --map none" }) }
-}
-
-function deviceMemory(): Memory {
-  const device = findIvshmem()[0]
-  if (!device) return { why: "this machine has no shared memory device" }
-  const { address, path, lengthBytes } = device
-  try {
-    mapShared(path, { offsetBytes: 0, lengthBytes: PROBE_BYTES }).unmap()
-    return { path, lengthBytes, how: `resource2 of ${address}` }
-  } catch (error) {
-    // Where the kernel is locked down it opens, and does not map.
-    return { why: asMvmError(error).message }
-  }
+  return { ...environment, memory: noMemory("the agent was started with --map none") }
 }
 
 /**

@@ -95,7 +95,10 @@ export class Broker {
     channel.endCode = code
     channel.endReason = reason
     dropRelayed(this.#context, channel)
-    if (code === "revoked") this.#context.meters.revoked()
+    if (code === "revoked") {
+      this.#context.meters.revoked()
+      channel.memory?.revoke()
+    }
     for (const end of ends) {
       const member = this.#context.hub.byUuid(end.uuid)
       if (member && !end.released) this.#tellEnd(member, channel)
@@ -203,6 +206,7 @@ export class Broker {
       channels: kept.length,
     })
     for (const id of kept) this.#repeat(member, id)
+    this.#context.dedicated.trials.begin(member)
   }
 
   /** What was logged of the other end while this one had no link. */

@@ -12,6 +12,7 @@ import type { ChannelTable } from "./channels/channel-table.ts"
 import type { Traffic } from "./channels/traffic.ts"
 import type { EvidenceStore } from "./evidence/store.ts"
 import type { Hub } from "./hub.ts"
+import type { Dedicated } from "./memory/dedicated.ts"
 import type { Member } from "./member.ts"
 import type { Meters } from "./metrics/meters.ts"
 import type { OfferBoard } from "./channels/offers.ts"
@@ -28,6 +29,7 @@ export interface MvmContext {
   readonly evidence: EvidenceStore
   readonly policy: PolicyFile
   readonly arena: Arena
+  readonly dedicated: Dedicated
   readonly channels: ChannelTable
   readonly traffic: Traffic
   readonly meters: Meters

@@ -9,8 +9,9 @@ import { existsSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { sha256 } from "../lib/crypto.ts"
 import { encodeFields } from "../lib/encoding.ts"
-import { MvmError, isErrorCode } from "../lib/errors.ts"
+import { MvmError, asMvmError, isErrorCode } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
+import { SCRATCH_BYTES } from "../platform/ivshmem.ts"
 import { hashFile } from "../platform/launch-digest.ts"
 import { serveRpc } from "../platform/json-rpc.ts"
 import { greatestRingBytes, isRingBytes, regionBytes } from "../ring/layout.ts"
@@ -27,6 +28,9 @@ import { EvidenceStore } from "./evidence/store.ts"
 import { Hub } from "./hub.ts"
 import { lastLaunch } from "./vm/launch.ts"
 import { Meters } from "./metrics/meters.ts"
+import { ArenaMemory } from "./memory/channel-memory.ts"
+import { Dedicated, type DedicatedOptions } from "./memory/dedicated.ts"
+import { QmpPlugger } from "./memory/qmp-plugger.ts"
 import { OfferBoard } from "./channels/offers.ts"
 import { PolicyFile } from "./policy/policy-file.ts"
 import { referenceValues } from "./reference/values.ts"
@@ -34,6 +38,7 @@ import type { Trust } from "./state/registry-trust.ts"
 import { openRegistry, type Registry, type VmRecord } from "./state/registry.ts"
 import { openStateDir } from "./state/state-dir.ts"
 import { Verifier } from "./verifier.ts"
+import { VmMonitors } from "./vm/vm-monitors.ts"
 import { VmManager } from "./vm/vms.ts"
 import { Watch } from "./watch.ts"
 
@@ -43,6 +48,9 @@ export interface ServeOptions {
   readonly policyFile?: string | undefined
   readonly arenaBytes: number
   readonly arenaPath?: string | undefined
+  /** The most of memory that channels have for themselves */
+  readonly dedicatedBytes: number
+  readonly pool: DedicatedOptions["pool"]
   readonly ringBytes: number
   readonly leaseMs: number
   /** New vTPMs get endorsement certificates. */
@@ -74,9 +82,44 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     undo.push(() => policy.close())
     const arena = Arena.open(options.arenaPath ?? arenaPathOf(stateDir.path), options.arenaBytes)
     undo.push(() => arena.close())
-    const channels = new ChannelTable(arena, new ChannelStore(registry.database), log)
-    const kept = channels.restore()
-    const traffic = new Traffic(channels, arena, log)
+    const monitors = new VmMonitors(log, {
+      onMonitor: (uuid) => {
+        const member = hub.byUuid(uuid)
+        dedicated.holdings.reconcile(uuid).then(
+          () => member && dedicated.trials.begin(member),
+          (error: unknown) => log.warn("memory_reconcile", { message: asMvmError(error).message }),
+        )
+      },
+      onUnplugged: (uuid, deviceId) => dedicated.holdings.unplugged(uuid, deviceId),
+    })
+    const dedicated: Dedicated = new Dedicated(
+      {
+        directory: join(stateDir.path, "memory"),
+        prefix: `${arena.path}-`,
+        limitBytes: options.dedicatedBytes,
+        ringBytes: options.ringBytes,
+        pool: options.pool,
+      },
+      {
+        plugger: new QmpPlugger(
+          (uuid) => monitors.of(uuid),
+          (uuid) => registry.getVm(uuid)?.config.machine,
+        ),
+        audit,
+        log,
+        onLost: (memory, reason) => {
+          const channel = channels.all().find((one) => one.memory === memory)
+          if (channel) broker.end(channel, "aborted", reason)
+        },
+      },
+    )
+    const channels = new ChannelTable(new ChannelStore(registry.database), log)
+    dedicated.holdings.restore()
+    const kept = channels.restore((stored) => {
+      if (stored.kind !== "arena") return dedicated.reclaim(stored)
+      return ArenaMemory.reserve(arena, stored.offset, stored.ringBytes)
+    })
+    const traffic = new Traffic(channels, log)
     undo.push(() => traffic.stop())
     const measurement = await ownMeasurement()
     const meters = new Meters()
@@ -105,6 +148,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       evidence,
       policy,
       arena,
+      dedicated,
       channels,
       traffic,
       meters,
@@ -148,6 +192,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       registry,
       audit,
       arena,
+      monitors,
       log,
       certificates: options.certificates ?? false,
       handlers: {
@@ -168,6 +213,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         },
         onStopped: (record, reason) => {
           broker.releaseAll(record, `${record.name} ended: ${reason}`)
+          dedicated.stopped(record.uuid)
           // A local endpoint's link stays open for its next agent.
           if (record.kind !== "local") hub.detach(record.uuid)
         },
@@ -183,6 +229,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     undo.push(() => vms.close())
     vms.adopt()
     broker.releaseAbsent((uuid) => vms.isThere(uuid))
+    dedicated.settle((uuid) => vms.isThere(uuid))
     // Held against the policy as it is now; the ends hear of it when they link.
     watch.policyChanged()
     policy.watch(() => {
@@ -225,6 +272,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         await audit.commit("mvm_stop", { pid: process.pid })
         const isMapped = registry.listVms().some(({ uuid }) => vms.isRunning(uuid))
         runAll(undo)
+        dedicated.close(!isMapped)
         // A file the operator named is the operator's to remove.
         if (!isMapped && options.arenaPath === undefined) rmSync(arena.path, { force: true })
       },
@@ -268,12 +316,13 @@ function runAll(undo: (() => void)[]): void {
 }
 
 function checkRing(options: ServeOptions): void {
-  if (isRingBytes(options.ringBytes) && regionBytes(options.ringBytes) <= options.arenaBytes) return
+  const availableBytes = options.arenaBytes - SCRATCH_BYTES
+  if (isRingBytes(options.ringBytes) && regionBytes(options.ringBytes) <= availableBytes) return
   throw new MvmError(
     "usage",
     `ring size ${options.ringBytes} does not fit an arena of ${options.arenaBytes}`,
     {
-      hint: `a power of two; the greatest that fits is ${greatestRingBytes(options.arenaBytes)}`,
+      hint: `a power of two; the greatest that fits is ${greatestRingBytes(availableBytes)}`,
     },
   )
 }

@@ -106,6 +106,7 @@ export class Watch {
       code: error.code,
       message: error.message,
     })
+    this.#context.dedicated.drain(member.record.uuid)
     for (const channel of this.#context.channels.of(member.record.uuid)) {
       if (channel.state !== "open") continue
       this.#revoke(channel, `the software of ${member.record.name} is no longer trusted`, error.message)
@@ -114,6 +115,7 @@ export class Watch {
 
   /** The policy changed: a channel that no rule allows any more is over. */
   policyChanged(): void {
+    this.#context.dedicated.drain()
     for (const channel of this.#context.channels.all()) {
       if (channel.state !== "open" || this.#stillAllowed(channel)) continue
       this.#revoke(channel, "the policy no longer allows this channel", "policy changed")

@@ -33,6 +33,12 @@ export const LINK_PORT_ID = "link0"
 /** pcie-root-ports for hot-plug on machines that need one for each device. */
 const HOTPLUG_PORTS = 8
 
+/** Devices that `pc` gets plugged at once; its bus has 32 places in all. */
+const HOTPLUG_SLOTS = 16
+
+/** The greatest BAR of a plugged device. A root port is given room for one when the firmware starts, or has none. */
+export const HOTPLUG_MAX_BYTES = 512 * 2 ** 20
+
 export interface QemuOptions {
   name: string
   uuid: string
@@ -67,6 +73,12 @@ export type Machine = "pc" | "q35" | "virt"
 /** The QEMU program of a machine type. */
 export function qemuProgram(machine: Machine): string {
   return machine === "virt" ? "qemu-system-aarch64" : "qemu-system-x86_64"
+}
+
+/** Where memory can be plugged into a machine: the id of a bus for each device it can have at once. */
+export function hotplugBuses(machine: Machine): string[] {
+  if (machine === "pc") return Array.from({ length: HOTPLUG_SLOTS }, () => "pci.0")
+  return Array.from({ length: HOTPLUG_PORTS }, (_, port) => `hotplug${port}`)
 }
 
 /** The firmware file and the template of its variable store, from the Debian packages. */
@@ -134,11 +146,11 @@ function noSuspend(chipset: string): string[] {
 }
 
 function hotplugPorts(): string[] {
-  const ports = Array.from(
-    { length: HOTPLUG_PORTS },
-    (_, i) => `pcie-root-port,id=hotplug${i},chassis=${i + 1}`,
-  )
-  return ports.flatMap((port) => ["-device", port])
+  const reserve = `pref64-reserve=${HOTPLUG_MAX_BYTES}`
+  return hotplugBuses("q35").flatMap((id, index) => [
+    "-device",
+    `pcie-root-port,id=${id},chassis=${index + 1},${reserve}`,
+  ])
 }
 
 function firmwareArgs(options: QemuOptions): string[] {

@@ -7,6 +7,7 @@
  *     0x0000       4096       header page: one 128-byte block for each word, so that no two writers share
  *                             a cache line (nor the neighbour a prefetcher fetches along)
  *       0x000                   layout version         written once by the MVM
+ *       0x010                   tag                    the same; zero in the arena
  *       0x080                   revoked mark           written by the MVM
  *       0x100 + r * 0x280       ring r:  + 0x000  tail           written by the producer
  *                                        + 0x080  head           written by the consumer
@@ -55,6 +56,8 @@ export const DEFAULT_RING_BYTES = 2 ** 22
 
 const BLOCK_WORDS = 32
 const VERSION_WORD = 0
+const TAG_OFFSET = 16
+const REGION_TAG_BYTES = 16
 const REVOKED_WORD = BLOCK_WORDS
 const RING_FIRST_WORD = 2 * BLOCK_WORDS
 const RING_STRIDE_WORDS = 5 * BLOCK_WORDS
@@ -141,13 +144,26 @@ export function regionOf(memory: Uint8Array, ringBytes: number): Region {
 /**
  * What the MVM makes of zeroed memory to turn it into a region: `lengthBytes` long, with `header` at its start.
  *
+ * @param tag 16 bytes by which the ends know the memory, where each finds it by itself
  * @throws MvmError `usage` for a ring size that is no power of two from 4 KiB to 1 GiB.
  */
-export function regionLayout(ringBytes: number): { lengthBytes: number; header: Uint8Array } {
+export function regionLayout(
+  ringBytes: number,
+  tag?: Uint8Array,
+): { lengthBytes: number; header: Uint8Array } {
   demandRingBytes(ringBytes)
   const header = new Uint8Array(HEADER_PAGE_BYTES)
   new Int32Array(header.buffer)[VERSION_WORD] = LAYOUT_VERSION
+  if (tag) header.set(tag, TAG_OFFSET)
   return { lengthBytes: regionBytes(ringBytes), header }
+}
+
+/**
+ * The tag of the region that begins with `page`, copied. Trust: a hint at which memory this is; whoever maps it may
+ * have written it.
+ */
+export function tagOf(page: Uint8Array): Uint8Array {
+  return page.slice(TAG_OFFSET, TAG_OFFSET + REGION_TAG_BYTES)
 }
 
 /** @throws MvmError `protocol` when the MVM that made the region lays it out otherwise. */

@@ -7,16 +7,24 @@
  * @spec RFC 9180 §6.1 (base mode, single shot)
  */
 
-import { ByteReader } from "../lib/bytes.ts"
+import { ByteReader, fromUtf8 } from "../lib/bytes.ts"
 import { decodeFields, encodeFields } from "../lib/encoding.ts"
 import { MvmError } from "../lib/errors.ts"
 import { hpkeOpen, hpkeSeal } from "./hpke.ts"
 
-export interface Grant {
+/** Where a region lies, in the words of the end that is told. */
+export interface Place {
+  /** Empty: in the arena. Else 16 bytes that the memory of the channel alone holds where `tagOf` looks. */
+  readonly tag: Uint8Array
+  /** The memory's file, for a local endpoint; empty in a VM, which finds it on its PCI bus by the tag. */
+  readonly path: string
+  /** Bytes from the start of that memory */
+  readonly offset: number
+}
+
+export interface Grant extends Place {
   /** 16 random bytes that stand for the region in everything signed */
   readonly laddress: Uint8Array
-  /** Bytes from the start of the shared memory */
-  readonly offset: number
   readonly lengthBytes: number
   readonly ringBytes: number
 }
@@ -34,12 +42,15 @@ export interface SealGrant extends GrantContext {
   readonly grant: Grant
 }
 
-const LABEL = "mvm region v1"
-const NAMES = ["laddress", "offset", "lengthBytes", "ringBytes"] as const
+const LABEL = "mvm region v2"
+const NAMES = ["laddress", "tag", "path", "offset", "lengthBytes", "ringBytes"] as const
+const LADDRESS_BYTES = 16
+const TAG_BYTES = 16
+const MAX_PATH_BYTES = 512
 
 export async function sealGrant(seal: SealGrant): Promise<Uint8Array> {
-  const { laddress, offset, lengthBytes, ringBytes } = seal.grant
-  const plaintext = encodeFields(LABEL, [laddress, offset, lengthBytes, ringBytes])
+  const { laddress, tag, path, offset, lengthBytes, ringBytes } = seal.grant
+  const plaintext = encodeFields(LABEL, [laddress, tag, path, offset, lengthBytes, ringBytes])
   return hpkeSeal(seal.recipientKey, grantInfo(seal), plaintext)
 }
 
@@ -67,13 +78,33 @@ function grantInfo(context: GrantContext): Uint8Array {
 /** @throws MvmError `protocol` for anything but exactly one grant. */
 export function decodeGrant(bytes: Uint8Array): Grant {
   const fields = decodeFields(bytes, LABEL, NAMES, { structure: "grant", code: "protocol" })
-  if (fields.laddress.length !== 16) throw new MvmError("protocol", "grant.laddress: not 16 bytes")
+  const { laddress, tag } = fields
+  if (laddress.length !== LADDRESS_BYTES) throw fault("laddress", "not 16 bytes")
+  if (tag.length !== 0 && tag.length !== TAG_BYTES) throw fault("tag", "neither empty nor 16 bytes")
   return {
-    laddress: fields.laddress.slice(),
+    laddress: laddress.slice(),
+    tag: tag.slice(),
+    path: path(fields.path),
     offset: number(fields.offset, "offset"),
     lengthBytes: number(fields.lengthBytes, "lengthBytes"),
     ringBytes: number(fields.ringBytes, "ringBytes"),
   }
+}
+
+function path(bytes: Uint8Array): string {
+  if (bytes.length > MAX_PATH_BYTES) throw fault("path", `${bytes.length} bytes, at most ${MAX_PATH_BYTES}`)
+  let text: string
+  try {
+    text = fromUtf8(bytes)
+  } catch {
+    throw fault("path", "not UTF-8")
+  }
+  if (text.includes("\0") || (text !== "" && !text.startsWith("/"))) throw fault("path", "not absolute")
+  return text
+}
+
+function fault(field: string, problem: string): MvmError {
+  return new MvmError("protocol", `grant.${field}: ${problem}`)
 }
 
 function number(bytes: Uint8Array, field: string): number {

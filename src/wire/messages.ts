@@ -245,6 +245,15 @@ export const MESSAGES = defineTable({
     fields: { totalBytes: u53, offset: u53, events: bytesUpTo(LOG_CHUNK_BYTES) },
   }),
 
+  /** Does a device that was plugged in appear there, and can it be mapped? DONE if so. */
+  MEMORY: row({
+    id: 72,
+    from: "mvm",
+    since: 1,
+    maxBytes: 64,
+    fields: { tag: bytes(16), lengthBytes: u53 },
+  }),
+
   STANDING: row({ id: 200, from: "guest", since: 1, maxBytes: 64, fields: {} }),
   /** What the MVM thinks of the VM that asks, and its clock. */
   OPINION: row({

@@ -189,11 +189,12 @@ export class Managed {
     for (const name of names) await this.must("measure", "learn", name, "--reason", "known-good boot")
   }
 
-  /** Puts rules in force: `"from to"` each. */
+  /** Puts rules in force: `"from to"` each, or `"from to isolation"`. */
   async allow(...pairs: string[]): Promise<void> {
     const rules = pairs.map((pair) => {
-      const [from, to] = pair.split(" ")
-      return `[[rule]]\nservice = "*"\nfrom = "${from}"\nto = "${to}"\naction = "allow"\nmeasurement = ["kernel", "agent"]\n`
+      const [from, to, isolation] = pair.split(" ")
+      const demand = isolation === undefined ? "" : `isolation = "${isolation}"\n`
+      return `[[rule]]\nservice = "*"\nfrom = "${from}"\nto = "${to}"\naction = "allow"\nmeasurement = ["kernel", "agent"]\n${demand}`
     })
     // Replaced at once: a half-written file would be a broken policy.
     const path = join(this.state, "policy.toml")

@@ -20,7 +20,8 @@ import {
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { basename, dirname, join } from "node:path"
+import { processesOf } from "./processes.ts"
 import { RpcClient, type Params } from "../../src/platform/json-rpc.ts"
 
 const BUILT = join(import.meta.dir, "../../dist/mvm")
@@ -83,6 +84,7 @@ export interface HostOptions {
 
 export interface StatusView {
   arena: { path: string; sizeBytes: number; freeBytes: number }
+  dedicated: { limitBytes: number; usedBytes: number; used: number; idle: number; ignored: number }
   policy: { state: string; rules: number; reason?: string }
   vms: { name: string; state: string; link: string; verdict: string; channels: number }[]
   channels: number
@@ -279,12 +281,21 @@ export class TestHost {
     return this.ask<StatusView>("status")
   }
 
-  /** Every region is back in the arena and no channel is left. */
+  /** Every region is back in the arena, no memory is a channel's own, and no channel is left. */
   async free(): Promise<void> {
     await this.until("the regions to be free", async () => {
-      const { arena, channels } = await this.status()
-      return channels === 0 && arena.freeBytes === arena.sizeBytes
+      const { arena, dedicated, channels } = await this.status()
+      return channels === 0 && arena.freeBytes === arena.sizeBytes && dedicated.used === 0
     })
+  }
+
+  /** Files of memory that is some channel's own. */
+  memoryFiles(): string[] {
+    const arena = this.#arena ?? "/dev/shm/none"
+    const begin = `${basename(arena)}-`
+    return readdirSync(dirname(arena))
+      .filter((file) => file.startsWith(begin))
+      .map((file) => join(dirname(arena), file))
   }
 
   writePolicy(text: string): void {
@@ -353,6 +364,10 @@ export class TestHost {
     const run = join(this.state, "run")
     if (existsSync(run)) left.push(...readdirSync(run).map((entry) => `run/${entry}`))
     if (existsSync(join(this.state, "control.sock"))) left.push("control.sock")
+    for (const path of this.memoryFiles()) {
+      left.push(path)
+      rmSync(path, { force: true })
+    }
     if (this.#arena) rmSync(this.#arena, { force: true })
     rmSync(this.folder, { recursive: true, force: true })
     if (left.length > 0) throw new Error(`left behind: ${left.join(", ")}`)
@@ -375,21 +390,6 @@ export function hostForFile(options: HostOptions): () => TestHost {
 }
 
 export { MIB }
-
-/** Processes whose command line names `folder`, which is this host's alone. */
-function processesOf(folder: string): { pid: number; line: string }[] {
-  return readdirSync("/proc")
-    .map(Number)
-    .filter((pid) => pid > 0 && pid !== process.pid)
-    .map((pid) => {
-      try {
-        return { pid, line: readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ") }
-      } catch {
-        return { pid, line: "" }
-      }
-    })
-    .filter(({ line }) => line.includes(folder))
-}
 
 function tail(text: string): string {
   return text.split("\n").slice(-30).join("\n")

@@ -40,20 +40,6 @@ describe("policy test", () => {
   })
 })
 
-test.each([['isolation = "dedicated"', 'demands isolation = "dedicated", and this MVM has the arena only']])(
-  "a rule with %s allows nothing, for less than it demands would be given",
-  async (demand, reason) => {
-    host().writePolicy(rule('service = "*"', 'from = "a"', 'to = "b"', demand))
-    const tested = await host().run("policy", "test", "default", "a", "b")
-    expect([tested.status, tested.stdout]).toEqual([6, `deny: policy.toml:1 ${reason}\n`])
-    const receiving = await host().recv("b", undefined)
-    expect((await host().run("guest", "send", "b", "--local", "a")).status).toBe(6)
-    receiving.kill("SIGTERM")
-    await receiving.over()
-    expect((await host().audit("refused")).at(-1)?.["message"]).toBe(`policy.toml:1 ${reason}`)
-  },
-)
-
 test("policy check warns of names that no VM has", async () => {
   host().writePolicy(rule('service = "*"', 'from = "a"', 'to = "bb"'))
   const { status, stdout, stderr } = await host().run("policy", "check")

@@ -47,10 +47,10 @@ describe("a channel that runs", () => {
     expect(view?.traffic?.[0]?.bytes).toBeLessThan(9 * MIB)
     expect(view?.traffic?.[1]?.bytes).toBeLessThan(4096)
     const table = await host().must("channel", "list")
-    expect(table).toMatch(/^ID +STATE +FROM +TO +SERVICE +AGE +THERE +BACK +RATE +RULE\n/)
+    expect(table).toMatch(/^ID +STATE +FROM +TO +SERVICE +TRANSPORT +AGE +THERE +BACK +RATE +RULE\n/)
     expect(table).toMatch(
       new RegExp(
-        `\n${view!.id.slice(0, 12)} +open +a +b +default +\\d+s +~8\\.\\d+ MiB +~\\d+ B +[\\d.]+ \\w+/s +policy`,
+        `\n${view!.id.slice(0, 12)} +open +a +b +default +dedicated +\\d+s +~8\\.\\d+ MiB +~\\d+ B +[\\d.]+ \\w+/s +policy`,
       ),
     )
     const { open, vms } = await host().json<{ open: ChannelView[]; vms: unknown[] }>("status")

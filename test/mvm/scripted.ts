@@ -16,6 +16,8 @@ import { ChannelStore } from "../../src/mvm/state/channel-store.ts"
 import { ChannelTable } from "../../src/mvm/channels/channel-table.ts"
 import type { MvmContext } from "../../src/mvm/context.ts"
 import { EvidenceStore } from "../../src/mvm/evidence/store.ts"
+import { Dedicated } from "../../src/mvm/memory/dedicated.ts"
+import type { Plugger } from "../../src/mvm/memory/plugger.ts"
 import { Hub } from "../../src/mvm/hub.ts"
 import { Meters } from "../../src/mvm/metrics/meters.ts"
 import { OfferBoard } from "../../src/mvm/channels/offers.ts"
@@ -28,13 +30,24 @@ import { Watch } from "../../src/mvm/watch.ts"
 import { closeLater, sampleVm, scratchFolder, scratchState } from "./scratch-state.ts"
 import { RESET_COUNT, ScriptedMember } from "./scripted-member.ts"
 
-const ALLOW_ALL = `[[rule]]\nservice = "@any"\nfrom = "@any"\nto = "@any"\naction = "allow"\nmeasurement = "agent"\n`
+const ALLOW_ALL = `[[rule]]\nservice = "@any"\nfrom = "@any"\nto = "@any"\naction = "allow"\nmeasurement = "agent"\nisolation = "arena"\n`
 
 export interface Setting {
   /** policy.toml; default: everything is allowed */
   readonly policy?: string
   readonly arenaBytes?: number
   readonly leaseMs?: number
+  readonly plugger?: Plugger
+}
+
+/** For members that are no VMs. */
+const NO_PLUGGER: Plugger = {
+  buses: () => [],
+  maxBytes: () => 0,
+  plug: () => Promise.reject(new Error("no VM")),
+  askBack: () => Promise.resolve(false),
+  forget: () => Promise.resolve(),
+  plugged: () => Promise.resolve(new Set()),
 }
 
 /** The daemon's middle: all but VMs and control socket. */
@@ -73,8 +86,8 @@ export class ScriptedMvm {
       onBoot: async () => {},
     })
     closeLater(() => hub.close())
-    const channels = new ChannelTable(arena, new ChannelStore(registry.database), log)
-    const traffic = new Traffic(channels, arena, log)
+    const channels = new ChannelTable(new ChannelStore(registry.database), log)
+    const traffic = new Traffic(channels, log)
     closeLater(() => traffic.stop())
     const context: MvmContext = {
       registry,
@@ -82,6 +95,16 @@ export class ScriptedMvm {
       evidence: new EvidenceStore(join(folder, "evidence"), log),
       policy,
       arena,
+      dedicated: new Dedicated(
+        {
+          directory: join(folder, "memory"),
+          prefix: join(folder, "memory-file-"),
+          limitBytes: setting.arenaBytes ?? 1 << 20,
+          ringBytes: 8192,
+          pool: { size: 1, idleMs: 60_000 },
+        },
+        { plugger: setting.plugger ?? NO_PLUGGER, audit, log, onLost: () => {} },
+      ),
       channels,
       traffic,
       meters: new Meters(),

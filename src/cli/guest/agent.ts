@@ -2,6 +2,7 @@
 
 import type { Log } from "../../lib/log.ts"
 import type { Agent } from "../../guest/agent.ts"
+import { WAYS, type Way } from "../../platform/mapping.ts"
 import { runAgent } from "../../guest/agent-lives.ts"
 import { localEnvironment, vmEnvironment, withoutMemory, type Environment } from "../../guest/environment.ts"
 import { groupId } from "../../platform/group.ts"
@@ -20,22 +21,28 @@ export const guestAgent: CommandSpec = {
       description: "users of this group may use channels too (default: the agent's own user alone)",
     },
     {
-      flags: "--map <how>",
-      description: "auto, or none to map no memory: records then go by way of the MVM (default: auto)",
-      values: ["auto", "none"],
+      flags: "--map <way>",
+      description: `${WAYS.join(", ")}, auto for the fastest, or none: records then go by way of the MVM (or MVM_MAP; default auto)`,
+      values: ["auto", "none", ...WAYS],
     },
     ...DAEMON_OPTIONS,
   ],
-  examples: ["guest agent", "guest agent --group mvm", "guest agent --local backup"],
+  examples: [
+    "guest agent",
+    "guest agent --group mvm",
+    "guest agent --map resource2",
+    "guest agent --local backup",
+  ],
   async run(call) {
     const { log, stopping, manager } = beginDaemon(call)
     let serving: Agent | undefined
     const local = call.text("local")
     if (local) await expectEndpoint(call, local, log)
     const environment = (): Environment =>
-      local ? localEnvironment(stateDirectory(call), local) : vmEnvironment(agentSocket(call))
+      local ? localEnvironment(stateDirectory(call), local) : vmEnvironment(agentSocket(call), way)
     const group = call.text("group")
-    const map = call.oneOf("map", ["auto", "none"], "auto")
+    const map = howToMap(call)
+    const way = WAYS.find((known) => known === map)
     await runAgent({
       environment: () => (map === "none" ? withoutMemory(environment()) : environment()),
       log,
@@ -47,6 +54,14 @@ export const guestAgent: CommandSpec = {
       },
     })
   },
+}
+
+/** @throws MvmError `usage`. */
+function howToMap(call: Call): Way | "auto" | "none" {
+  const named = call.text("map") ?? process.env["MVM_MAP"] ?? "auto"
+  const how = (["auto", "none", ...WAYS] as const).find((known) => known === named)
+  if (how) return how
+  throw new MvmError("usage", `--map: ${named} is none of auto, none, ${WAYS.join(", ")}`)
 }
 
 /**

@@ -1,12 +1,13 @@
 /**
  * @module mvm/channels/admission
  *
- * Who may open what, before anything is made for it: the policy, whose logs count, and how much of the arena one
- * member may hold.
+ * Who may open what, before anything is made for it: the policy, whose logs count, and how much memory one member
+ * may hold.
  */
 
 import { toHex } from "../../lib/bytes.ts"
 import { MvmError } from "../../lib/errors.ts"
+import type { Isolation } from "../../channel/decision.ts"
 import type { Fields } from "../../wire/link.ts"
 import type { Channel } from "./channel.ts"
 import type { MvmContext } from "../context.ts"
@@ -14,7 +15,7 @@ import type { Member } from "../member.ts"
 import { decide, type Constraints, type Rule } from "../policy/decide.ts"
 import type { Session } from "../session.ts"
 
-/** Of the arena, for one member. */
+/** Of the arena, and of dedicated memory, for one member. */
 const SHARE = 0.5
 
 /** @throws MvmError `denied` unless a rule allows this, `no_target`. */
@@ -31,18 +32,10 @@ export function authorise(
     program: { path: alloc.program.path, digest: toHex(alloc.program.digest) },
   })
   if (decision.action !== "allow") throw new MvmError(decision.code ?? "denied", decision.reason)
-  const unmet = unmetDemand(decision.constraints)
-  if (unmet !== undefined) throw new MvmError("denied", `${decision.rule.label} ${unmet}`)
   if (!context.registry.getVm(decision.target)) {
     throw new MvmError("no_target", `there is no VM ${decision.target}`)
   }
   return decision
-}
-
-/** What a rule demands and this MVM cannot do: such a rule allows nothing, for less would be more than was written. */
-export function unmetDemand({ isolation }: Constraints): string | undefined {
-  if (isolation === "dedicated") return 'demands isolation = "dedicated", and this MVM has the arena only'
-  return undefined
 }
 
 /** @throws MvmError `denied`. */
@@ -65,19 +58,25 @@ export function checkChannelLimit(context: MvmContext, rule: Rule, constraints: 
 }
 
 /**
- * No member may keep the others out of the arena: a channel that lives is its asker's, one that is over belongs to
+ * No member may keep the others out of the memory there is: a channel that lives is its asker's, one that is over belongs to
  * whichever end has not yet let go of the region. So an end that never says CLOSE harms itself.
  *
  * @throws MvmError `busy`.
  */
-export function checkShare(context: MvmContext, ends: { asker: Member; answerer: Member }): void {
-  const limitBytes = context.arena.sizeBytes * SHARE
+export function checkShare(
+  context: MvmContext,
+  ends: { asker: Member; answerer: Member },
+  isolation: Isolation,
+): void {
+  const all = isolation === "arena" ? context.arena.sizeBytes : context.dedicated.limitBytes
+  const limitBytes = all * SHARE
   for (const member of [ends.asker, ends.answerer]) {
     const { uuid, name } = member.record
     const heldBytes = context.channels
       .of(uuid)
+      .filter(({ memory }) => memory?.isolation === isolation)
       .filter((channel) => holds(channel, uuid))
-      .reduce((sum, { region }) => sum + (region?.lengthBytes ?? 0), 0)
+      .reduce((sum, { memory }) => sum + (memory?.lengthBytes ?? 0), 0)
     if (heldBytes >= limitBytes) {
       throw new MvmError("busy", `${name} holds its whole share of the shared memory`, {
         hint: "end some of its channels first",

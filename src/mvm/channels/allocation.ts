@@ -1,35 +1,24 @@
 /**
  * @module mvm/channels/allocation
  *
- * A new channel and, unless it is relayed, its region of the arena.
+ * A new channel and, unless it is relayed, its memory: of its own where that can be done, else a region of the arena,
+ * unless the rule demands one of them.
  */
 
 import type { Transport } from "../../channel/decision.ts"
 import { random } from "../../lib/crypto.ts"
 import { toHex } from "../../lib/bytes.ts"
-import { regionBytes, regionLayout } from "../../ring/layout.ts"
+import { MvmError } from "../../lib/errors.ts"
 import type { Fields } from "../../wire/link.ts"
 import type { Program } from "../../wire/messages.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
+import { ArenaMemory, type ChannelMemory } from "../memory/channel-memory.ts"
+import { ringThatFits } from "../memory/ring-size.ts"
 import type { Constraints, Rule } from "../policy/decide.ts"
-import type { ArenaRegion } from "./arena.ts"
+import { checkShare } from "./admission.ts"
 import type { Channel } from "./channel.ts"
 import type { Match } from "./offers.ts"
-
-/** No ring is made smaller than this for want of room. */
-const LEAST_RING_BYTES = 64 * 1024
-
-/** A new region leaves room for so many of its size. */
-const SPARE_REGIONS = 16
-
-/** Rings shrink as the arena fills, so that the first channels are fast and the last ones still find room. */
-function ringFor(context: MvmContext): number {
-  const { freeBytes } = context.arena
-  let { ringBytes } = context
-  while (ringBytes > LEAST_RING_BYTES && regionBytes(ringBytes) * SPARE_REGIONS > freeBytes) ringBytes /= 2
-  return ringBytes
-}
 
 export interface Allocation {
   readonly asker: Member
@@ -40,11 +29,10 @@ export interface Allocation {
   readonly transport: Transport
 }
 
-/** @throws MvmError `busy`, `too_large` or `no_space`, see Arena.allocate. */
+/** @throws MvmError `busy`, `too_large`, `no_space`; `denied` where the rule demands what cannot be done. */
 export function allocate(context: MvmContext, allocation: Allocation): Channel {
   const { asker, match, alloc, rule, constraints, transport } = allocation
-  const ringBytes = transport === "memory" ? ringFor(context) : 0
-  const region = transport === "memory" ? allocateRegion(context, ringBytes) : undefined
+  const memory = transport === "memory" ? reserve(context, allocation) : undefined
   const id = random(16)
   const channel: Channel = {
     id,
@@ -54,8 +42,7 @@ export function allocate(context: MvmContext, allocation: Allocation): Channel {
     answerer: end(match.member, match.offer.program),
     askedFor: alloc.target,
     transport,
-    region,
-    ringBytes,
+    memory,
     laddress: random(16),
     rule: rule.label,
     maxSeconds: constraints.maxSeconds,
@@ -79,17 +66,28 @@ export function allocate(context: MvmContext, allocation: Allocation): Channel {
   return channel
 }
 
-/** Two rings that nobody has used, with their header. */
-function allocateRegion(context: MvmContext, ringBytes: number): ArenaRegion {
-  const { lengthBytes, header } = regionLayout(ringBytes)
-  const region = context.arena.allocate(lengthBytes)
-  try {
-    context.arena.write(region, 0, header)
-    return region
-  } catch (error) {
-    context.arena.free(region)
-    throw error
+function reserve(context: MvmContext, { asker, match, rule, constraints }: Allocation): ChannelMemory {
+  const { arena, dedicated } = context
+  const ends = { asker, answerer: match.member }
+  const { isolation } = constraints
+  if (isolation !== "arena") {
+    try {
+      checkShare(context, ends, "dedicated")
+      return dedicated.reserve(asker.record, match.member.record)
+    } catch (error) {
+      const demanded = isolation === "dedicated"
+      if (!(error instanceof MvmError)) throw error
+      if (demanded) throw error.code === "denied" ? unmet(rule, error) : error
+      context.log.debug("arena_instead", { asker: asker.record.name, message: error.message })
+    }
   }
+  checkShare(context, ends, "arena")
+  return ArenaMemory.allocate(arena, ringThatFits(context.ringBytes, arena.freeBytes))
+}
+
+/** What a rule demands and cannot be done: such a rule allows nothing, for less would be more than was written. */
+function unmet(rule: Rule, { message, hint }: MvmError): MvmError {
+  return new MvmError("denied", `${rule.label} demands isolation = "dedicated", and ${message}`, { hint })
 }
 
 function end(member: Member, program: Program): Channel["asker"] {

@@ -9,22 +9,14 @@
  * read as zeros and cost nothing until they are used), and room for them is looked for first.
  */
 
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  statfsSync,
-  unlinkSync,
-  writeSync,
-} from "node:fs"
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, unlinkSync } from "node:fs"
 import { toHex } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
 import { encodeFields } from "../../lib/encoding.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
+import { SCRATCH_BYTES } from "../../platform/ivshmem.ts"
 import { punchHole } from "../../platform/posix.ts"
+import { readAt, requireRoom, writeAt } from "../../platform/shared-file.ts"
 
 /** A part of the arena that belongs to one channel. */
 export interface ArenaRegion {
@@ -33,9 +25,6 @@ export interface ArenaRegion {
 }
 
 const PAGE_BYTES = 4096
-
-/** Left to others on the file system of the arena when a region is given out. */
-const RESERVE_BYTES = 1 << 20
 
 /** One arena for each state directory. @param state its absolute path, symbolic links resolved */
 export function arenaPathOf(state: string): string {
@@ -54,7 +43,7 @@ export class Arena {
     this.path = path
     this.sizeBytes = sizeBytes
     this.#fd = fd
-    this.#free = [{ offset: 0, lengthBytes: sizeBytes }]
+    this.#free = [{ offset: 0, lengthBytes: sizeBytes - SCRATCH_BYTES }]
   }
 
   /**
@@ -89,9 +78,9 @@ export class Arena {
     }
   }
 
-  /** Bytes in no region. */
+  /** Bytes in no region; the scratch part, which is for the probes of every VM, never is in one. */
   get freeBytes(): number {
-    return this.#free.reduce((sum, range) => sum + range.lengthBytes, 0)
+    return this.#free.reduce((sum, range) => sum + range.lengthBytes, SCRATCH_BYTES)
   }
 
   /**
@@ -102,9 +91,10 @@ export class Arena {
    */
   allocate(lengthBytes: number): ArenaRegion {
     checkLength(lengthBytes)
-    if (lengthBytes > this.sizeBytes) {
+    const greatest = this.sizeBytes - SCRATCH_BYTES
+    if (lengthBytes > greatest) {
       throw new MvmError("too_large", `a region of ${lengthBytes} bytes does not fit the arena`, {
-        hint: `the greatest is ${this.sizeBytes}`,
+        hint: `the greatest is ${greatest}`,
       })
     }
     const index = this.#free.findIndex((range) => range.lengthBytes >= lengthBytes)
@@ -114,7 +104,7 @@ export class Arena {
         hint: "close channels, or restart the MVM with a larger --arena",
       })
     }
-    this.#requireRoom(lengthBytes)
+    requireRoom(this.path, lengthBytes)
     const region = { offset: range.offset, lengthBytes }
     // Anybody who maps the arena may have written into what was free.
     punchHole(this.#fd, region.offset, lengthBytes)
@@ -152,16 +142,13 @@ export class Arena {
   /** Store `bytes` at `at` within `region`. */
   write(region: ArenaRegion, at: number, bytes: Uint8Array): void {
     if (at < 0 || at + bytes.length > region.lengthBytes) throw new RangeError("outside the region")
-    writeFully(this.#fd, bytes, region.offset + at)
+    writeAt(this.#fd, bytes, region.offset + at)
   }
 
   /** `lengthBytes` at `at` within `region`, as they are now. Trust: whoever maps the arena wrote them. */
   read(region: ArenaRegion, at: number, lengthBytes: number): Uint8Array {
     if (at < 0 || at + lengthBytes > region.lengthBytes) throw new RangeError("outside the region")
-    const bytes = new Uint8Array(lengthBytes)
-    const got = readSync(this.#fd, bytes, 0, lengthBytes, region.offset + at)
-    if (got !== lengthBytes) throw new MvmError("io", "the arena is shorter than it was")
-    return bytes
+    return readAt(this.#fd, lengthBytes, region.offset + at)
   }
 
   close(): void {
@@ -183,19 +170,6 @@ export class Arena {
     ].filter((part) => part.lengthBytes > 0)
     this.#free.splice(index, 1, ...rest)
   }
-
-  /** Processes that store into a mapping of a full file system die: there must be room before. */
-  #requireRoom(lengthBytes: number): void {
-    const { bavail, bsize } = statfsSync(this.path)
-    if (bavail * bsize < lengthBytes + RESERVE_BYTES) throw noSpace()
-  }
-}
-
-function noSpace(cause?: unknown): MvmError {
-  return new MvmError("no_space", "/dev/shm is full", {
-    cause,
-    hint: "free space in /dev/shm, or mount it larger: mount -o remount,size=N /dev/shm",
-  })
 }
 
 function openArenaFile(path: string): number {
@@ -208,15 +182,4 @@ function openArenaFile(path: string): number {
 
 function checkLength(lengthBytes: number): void {
   if (lengthBytes <= 0 || lengthBytes % PAGE_BYTES !== 0) throw new RangeError("not a multiple of 4 KiB")
-}
-
-function writeFully(fd: number, bytes: Uint8Array, position: number): void {
-  let at = 0
-  while (at < bytes.length) {
-    try {
-      at += writeSync(fd, bytes, at, bytes.length - at, position + at)
-    } catch (error) {
-      throw errnoOf(error) === "ENOSPC" ? noSpace(error) : error
-    }
-  }
 }

@@ -8,8 +8,8 @@
 import { fromHex, toHex } from "../../lib/bytes.ts"
 import type { DigestMode, Transport } from "../../channel/decision.ts"
 import type { Log } from "../../lib/log.ts"
+import type { ChannelMemory, StoredMemory } from "../memory/channel-memory.ts"
 import type { ChannelStore } from "../state/channel-store.ts"
-import type { Arena } from "./arena.ts"
 import {
   endOf,
   otherEnd,
@@ -27,12 +27,9 @@ interface StoredChannel {
   asker: { uuid: string; name: string; program: string }
   answerer: { uuid: string; name: string; program: string }
   askedFor?: string
-  /** Absent: memory */
-  transport?: Transport
-  /** Zero on a relay */
-  offset: number
-  lengthBytes: number
-  ringBytes: number
+  transport: Transport
+  /** Null on a relay */
+  memory: StoredMemory | null
   transcript: string
   rule: string
   maxSeconds: number | undefined
@@ -53,14 +50,15 @@ interface StoredEnd {
   signature: string
 }
 
+/** Finds the memory of a channel of an earlier life. @throws MvmError `state` when it is not there. */
+export type Reclaim = (stored: StoredMemory) => ChannelMemory
+
 export class ChannelTable {
   readonly #channels = new Map<string, Channel>()
-  readonly #arena: Arena
   readonly #store: ChannelStore
   readonly #log: Log
 
-  constructor(arena: Arena, store: ChannelStore, log: Log) {
-    this.#arena = arena
+  constructor(store: ChannelStore, log: Log) {
     this.#store = store
     this.#log = log
   }
@@ -95,9 +93,7 @@ export class ChannelTable {
       answerer: pick(channel.answerer),
       askedFor: channel.askedFor,
       transport: channel.transport,
-      offset: channel.region?.offset ?? 0,
-      lengthBytes: channel.region?.lengthBytes ?? 0,
-      ringBytes: channel.ringBytes,
+      memory: channel.memory?.stored ?? null,
       transcript: toHex(channel.transcript),
       rule: channel.rule,
       maxSeconds: channel.maxSeconds,
@@ -132,11 +128,10 @@ export class ChannelTable {
    * A row that cannot be read is removed and said: where its region lies is lost with it. An agent that still holds
    * the channel is told at READY that nobody knows it; what another channel has in that place stays secret meanwhile.
    */
-  restore(): number {
+  restore(reclaim: Reclaim): number {
     for (const { key, body } of this.#store.all()) {
       try {
-        const channel = revive(JSON.parse(body) as StoredChannel)
-        if (channel.region) this.#arena.reserve(channel.region)
+        const channel = revive(JSON.parse(body) as StoredChannel, reclaim)
         this.#channels.set(channel.key, channel)
       } catch (error) {
         this.#log.error("channel_unreadable", { channel: key, message: (error as Error).message })
@@ -149,7 +144,7 @@ export class ChannelTable {
   #remove(channel: Channel): void {
     if (!this.#channels.delete(channel.key)) return
     channel.state = "closed"
-    if (channel.region) this.#arena.free(channel.region)
+    channel.memory?.free()
     this.#store.drop(channel.key)
   }
 }
@@ -158,7 +153,7 @@ function pick(end: ChannelEnd): StoredChannel["asker"] {
   return { uuid: end.uuid, name: end.name, program: end.program }
 }
 
-function revive(stored: StoredChannel): Channel {
+function revive(stored: StoredChannel, reclaim: Reclaim): Channel {
   const end = (who: StoredChannel["asker"]): ChannelEnd => ({
     ...who,
     released: false,
@@ -171,10 +166,8 @@ function revive(stored: StoredChannel): Channel {
     asker: end(stored.asker),
     answerer: end(stored.answerer),
     askedFor: stored.askedFor ?? stored.answerer.name,
-    transport: stored.transport ?? "memory",
-    region:
-      stored.transport === "relay" ? undefined : { offset: stored.offset, lengthBytes: stored.lengthBytes },
-    ringBytes: stored.ringBytes,
+    transport: stored.transport,
+    memory: stored.memory ? reclaim(stored.memory) : undefined,
     laddress: new Uint8Array(16),
     rule: stored.rule,
     maxSeconds: stored.maxSeconds,

@@ -10,13 +10,13 @@
  *               └───────────────┴── any failure ──┴───────────────┴─────────┘
  * ```
  *
- * The region returns to the arena when both ends said CLOSE, or when an end that did not can no longer touch it
+ * The region is given back when both ends said CLOSE, or when an end that did not can no longer touch it
  * (its link began a new epoch without naming the channel, or its VM is gone).
  */
 
 import type { DigestMode, Transport } from "../../channel/decision.ts"
 import type { ErrorCode } from "../../lib/errors.ts"
-import type { ArenaRegion } from "./arena.ts"
+import type { ChannelMemory } from "../memory/channel-memory.ts"
 
 export type ChannelState = "allocated" | "challenged" | "granted" | "open" | "closed"
 
@@ -63,9 +63,7 @@ export interface Channel {
   readonly askedFor: string
   readonly transport: Transport
   /** None on a relay */
-  readonly region: ArenaRegion | undefined
-  /** Of each ring; 0 on a relay */
-  readonly ringBytes: number
+  readonly memory: ChannelMemory | undefined
   readonly laddress: Uint8Array
   /** The rule that allowed it, as people and the audit know it */
   readonly rule: string

@@ -11,7 +11,7 @@ import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
 import type { Constraints, Rule } from "../policy/decide.ts"
 import type { Session } from "../session.ts"
-import { authorise, checkChannelLimit, checkShare, demandKind } from "./admission.ts"
+import { authorise, checkChannelLimit, demandKind } from "./admission.ts"
 import type { Match } from "./offers.ts"
 import { checkRelayShare, chooseTransport } from "./transport.ts"
 
@@ -57,8 +57,7 @@ export function admit(context: MvmContext, request: Request, found: Found): Meet
     { member: answerer, session: answererSession },
   ])
   checkChannelLimit(context, rule, constraints)
-  if (transport === "memory") checkShare(context, { asker, answerer })
-  else checkRelayShare(context, asker, answerer)
+  if (transport === "relay") checkRelayShare(context, asker, answerer)
   return { asker, askerSession, answerer, answererSession, match, target, rule, constraints, transport }
 }
 

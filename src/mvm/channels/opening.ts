@@ -15,7 +15,7 @@ import { MvmError } from "../../lib/errors.ts"
 import { encodeDecision, type DecisionEnd } from "../../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../../tcb/binding.ts"
-import { sealGrant } from "../../tcb/grant.ts"
+import { sealGrant, type Place } from "../../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import type { Program } from "../../wire/messages.ts"
 import { authorise } from "./admission.ts"
@@ -32,7 +32,7 @@ import type { AppraisedEvidence } from "../verifier.ts"
 const MAX_WAIT_MS = 24 * 3600 * 1000
 
 /** What a grant says of memory where there is none: the pseudo-address alone is granted. */
-const NO_REGION = { offset: 0, lengthBytes: 0 }
+const NO_PLACE: Place = { tag: new Uint8Array(0), path: "", offset: 0 }
 
 export interface OpeningRequest {
   readonly asker: Member
@@ -66,6 +66,7 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     request.cancelled,
   )
   try {
+    await context.dedicated.known(asker.record.uuid, match.member.record.uuid)
     return await new Opening(context, request, admit(context, request, { askerSession, target, match })).run()
   } finally {
     // Who waits there has heard nothing yet, unless it was challenged: another may come.
@@ -103,6 +104,8 @@ class Opening {
 
   async run(): Promise<Opened> {
     const [asked, answered] = await this.#bothProve()
+    // Nobody gets memory that it shares with another before both have proven what they run.
+    await this.#channel.memory?.attach()
     const decided = this.#decide(asked, answered)
     const acceptSignature = await this.#grant(decided)
     return {
@@ -230,8 +233,8 @@ class Opening {
       service: alloc.service,
       rule: rule.label,
       transport: channel.transport,
-      isolation: channel.region ? "arena" : undefined,
-      ringBytes: channel.ringBytes,
+      isolation: channel.memory?.isolation,
+      ringBytes: channel.memory?.ringBytes ?? 0,
       digestMode: channel.digestMode,
       maxBytes: channel.maxBytes,
       mvmMeasurement: context.measurement,
@@ -319,13 +322,15 @@ class Opening {
   }
 
   #seal(recipient: Member, context: Uint8Array): Promise<Uint8Array> {
-    const { id, laddress, region = NO_REGION, ringBytes } = this.#channel
+    const { id, laddress, memory } = this.#channel
+    const place = memory?.place(recipient.record.uuid) ?? NO_PLACE
+    const { lengthBytes = 0, ringBytes = 0 } = memory ?? {}
     return sealGrant({
       channelId: id,
       recipientUuid: uuidBytes(recipient.record.uuid),
       recipientKey: recipient.record.keys.sealing,
       context,
-      grant: { laddress, ...region, ringBytes },
+      grant: { laddress, ...place, lengthBytes, ringBytes },
     })
   }
 }

@@ -12,7 +12,6 @@
 import type { Log } from "../../lib/log.ts"
 import { asMvmError } from "../../lib/errors.ts"
 import { CURSORS_BYTES, UNIT_BYTES, cursorsIn, type Cursors } from "../../ring/layout.ts"
-import type { Arena } from "./arena.ts"
 import type { Channel } from "./channel.ts"
 import type { ChannelTable } from "./channel-table.ts"
 
@@ -37,14 +36,12 @@ interface Reading {
 
 export class Traffic {
   readonly #channels: ChannelTable
-  readonly #arena: Arena
   readonly #log: Log
   readonly #readings = new WeakMap<Channel, Reading>()
   readonly #timer: ReturnType<typeof setInterval>
 
-  constructor(channels: ChannelTable, arena: Arena, log: Log) {
+  constructor(channels: ChannelTable, log: Log) {
     this.#channels = channels
-    this.#arena = arena
     this.#log = log
     this.#timer = setInterval(() => this.look(performance.now()), PERIOD_MS)
   }
@@ -57,10 +54,10 @@ export class Traffic {
   /** Reads the cursors of all open channels. */
   look(nowMs: number): void {
     for (const channel of this.#channels.all()) {
-      if (channel.state !== "open" || !channel.region) continue
+      if (channel.state !== "open" || !channel.memory) continue
       try {
-        const header = this.#arena.read(channel.region, 0, CURSORS_BYTES)
-        this.#take(channel, cursorsIn(header), nowMs)
+        const { memory } = channel
+        this.#take(channel, memory.ringBytes / UNIT_BYTES, cursorsIn(memory.peek(CURSORS_BYTES)), nowMs)
       } catch (error) {
         this.#log.debug("traffic", { channel: channel.key, message: asMvmError(error).message })
       }
@@ -71,9 +68,8 @@ export class Traffic {
     clearInterval(this.#timer)
   }
 
-  #take(channel: Channel, cursors: readonly [Cursors, Cursors], nowMs: number): void {
+  #take(channel: Channel, capacityUnits: number, cursors: readonly [Cursors, Cursors], nowMs: number): void {
     const before = this.#readings.get(channel)
-    const capacityUnits = channel.ringBytes / UNIT_BYTES
     // A ring's cursors begin at 0 with the channel.
     const since = before?.atMs ?? nowMs - (Date.now() - channel.openedMs)
     const elapsedMs = Math.max(1, nowMs - since)

@@ -47,6 +47,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
         sizeBytes: context.arena.sizeBytes,
         freeBytes: context.arena.freeBytes,
       },
+      dedicated: context.dedicated.view,
       ringBytes: context.ringBytes,
       policy: context.policy.describe(),
       vms: context.registry.listVms().map((record) => summarise(mvm, record)),

@@ -1,7 +1,6 @@
 /** @module mvm/control/policy */
 
 import type { Handler, Params } from "../../platform/json-rpc.ts"
-import { unmetDemand } from "../channels/admission.ts"
 import { optionalText, text } from "./params.ts"
 import type { Mvm } from "../context.ts"
 import type { Constraints, Program } from "../policy/decide.ts"
@@ -23,13 +22,10 @@ export function policyHandlers(mvm: Mvm): Record<string, Handler> {
         program,
       })
       const { rule, target, constraints } = decision
-      const unmet = unmetDemand(constraints)
       const refused =
         decision.action === "deny"
           ? undefined
-          : unmet === undefined
-            ? (wrongKeeper(mvm, constraints, [from, target]) ?? noMemory(mvm, constraints, [from, target]))
-            : `${rule.label} ${unmet}`
+          : (wrongKeeper(mvm, constraints, [from, target]) ?? noMemory(mvm, constraints, [from, target]))
       return {
         action: refused ? "deny" : decision.action,
         rule: rule.label,

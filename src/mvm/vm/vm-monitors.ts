@@ -20,12 +20,27 @@ export interface VmEvents {
   onPort(isOpen: boolean): void
 }
 
+/** What is said of devices that are plugged into VMs. */
+export interface DeviceEvents {
+  /** The monitor of the VM answers, or answers again. */
+  onMonitor(uuid: string): void
+  /** The guest let go of a device. */
+  onUnplugged(uuid: string, deviceId: string): void
+}
+
 export class VmMonitors {
   readonly #monitors = new Map<string, Qmp>()
   readonly #log: Log
+  readonly #devices: DeviceEvents
 
-  constructor(log: Log) {
+  constructor(log: Log, devices: DeviceEvents) {
     this.#log = log
+    this.#devices = devices
+  }
+
+  /** The monitor of a running VM, if it answers. */
+  of(uuid: string): Qmp | undefined {
+    return this.#monitors.get(uuid)
   }
 
   /** Hears events of the VM until its monitor closes. */
@@ -33,7 +48,12 @@ export class VmMonitors {
     try {
       const monitor = await Qmp.connect(qmpSocket, { timeoutMs: CONNECT_MS })
       this.#monitors.set(vm.uuid, monitor)
-      monitor.onEvent((event) => tell(event, events))
+      monitor.onEvent((event) => {
+        const { device } = event.data
+        if (event.name !== "DEVICE_DELETED") tell(event, events)
+        else if (typeof device === "string") this.#devices.onUnplugged(vm.uuid, device)
+      })
+      this.#devices.onMonitor(vm.uuid)
       await monitor.closed
       if (this.#monitors.get(vm.uuid) === monitor) this.#monitors.delete(vm.uuid)
     } catch (error) {

@@ -24,7 +24,7 @@ import {
   type VmPaths,
 } from "./vm-process.ts"
 import { checkVmName } from "./vm-name.ts"
-import { VmMonitors } from "./vm-monitors.ts"
+import type { VmMonitors } from "./vm-monitors.ts"
 import {
   absolutePaths,
   copyFirmwareVars,
@@ -52,6 +52,7 @@ export interface VmManagerParts extends StartParts {
   /** Whether new vTPMs get certificates unless told otherwise: that takes most of a second. */
   readonly certificates?: boolean
   readonly log: Log
+  readonly monitors: VmMonitors
   readonly handlers: VmHandlers
 }
 
@@ -85,7 +86,7 @@ export class VmManager {
 
   constructor(parts: VmManagerParts) {
     this.#parts = parts
-    this.#monitors = new VmMonitors(parts.log)
+    this.#monitors = parts.monitors
   }
 
   paths(record: VmRecord): VmPaths {

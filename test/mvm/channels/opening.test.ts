@@ -3,6 +3,7 @@ import { Arena } from "../../../src/mvm/channels/arena.ts"
 import { Broker } from "../../../src/mvm/broker.ts"
 import { ChannelStore } from "../../../src/mvm/state/channel-store.ts"
 import { ChannelTable } from "../../../src/mvm/channels/channel-table.ts"
+import { ArenaMemory } from "../../../src/mvm/memory/channel-memory.ts"
 import { regionBytes } from "../../../src/ring/layout.ts"
 import { openBetween, refusal, until } from "../scripted-member.ts"
 import { ScriptedMvm } from "../scripted.ts"
@@ -238,13 +239,13 @@ describe("regions", () => {
     const mvm = await ScriptedMvm.start()
     const [a, b] = [await mvm.member("a"), await mvm.member("b")]
     await openBetween(a, b)
-    const { arena, registry } = mvm.context
-    const channels = new ChannelTable(
-      Arena.open(arena.path, arena.sizeBytes),
-      new ChannelStore(registry.database),
-      mvm.context.log,
-    )
-    expect(channels.restore()).toBe(1)
+    const arena = Arena.open(mvm.context.arena.path, mvm.context.arena.sizeBytes)
+    const channels = new ChannelTable(new ChannelStore(mvm.context.registry.database), mvm.context.log)
+    const reclaimed = channels.restore((stored) => {
+      if (stored.kind !== "arena") throw new Error("not in the arena")
+      return ArenaMemory.reserve(arena, stored.offset, stored.ringBytes)
+    })
+    expect(reclaimed).toBe(1)
     const broker = new Broker({ ...mvm.context, channels })
     broker.releaseAbsent((uuid) => uuid === a.member.record.uuid)
     const [channel] = channels.all()

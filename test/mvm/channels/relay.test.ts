@@ -36,7 +36,7 @@ describe("a channel with an end that cannot map", () => {
   test("is relayed: the decision says so, and no region is made or granted", async () => {
     const { mvm, a, b, held } = await relayed()
     const channel = mvm.context.channels.all()[0]!
-    expect([channel.transport, channel.region, channel.ringBytes]).toEqual(["relay", undefined, 0])
+    expect([channel.transport, channel.memory]).toEqual(["relay", undefined])
     expect(mvm.context.arena.freeBytes).toBe(mvm.context.arena.sizeBytes)
     expect(held.grant).toMatchObject({ offset: 0, lengthBytes: 0, ringBytes: 0 })
     expect(held.grant.laddress).toHaveLength(16)

@@ -4,6 +4,7 @@ import { expect, test } from "bun:test"
 import { Log } from "../../../src/lib/log.ts"
 import type { Channel } from "../../../src/mvm/channels/channel.ts"
 import { Traffic } from "../../../src/mvm/channels/traffic.ts"
+import type { ArenaMemory } from "../../../src/mvm/memory/channel-memory.ts"
 import { openBetween } from "../scripted-member.ts"
 import { ScriptedMvm } from "../scripted.ts"
 
@@ -19,14 +20,18 @@ async function opened(): Promise<{
   await openBetween(await mvm.member("a"), await mvm.member("b"))
   const { channels, arena } = mvm.context
   const [channel] = channels.all()
-  const traffic = new Traffic(channels, arena, new Log({ level: "error", format: "text" }))
+  const traffic = new Traffic(channels, new Log({ level: "error", format: "text" }))
   // The test says when it looks.
   traffic.stop()
   return {
     channel: channel!,
     traffic,
     write: (word, units) => {
-      arena.write(channel!.region!, WORDS[word], new Uint8Array(new Uint32Array([units]).buffer))
+      arena.write(
+        (channel!.memory as ArenaMemory).region,
+        WORDS[word],
+        new Uint8Array(new Uint32Array([units]).buffer),
+      )
     },
   }
 }

@@ -6,6 +6,7 @@ import { Arena } from "../../../src/mvm/channels/arena.ts"
 import { AuditCommitter } from "../../../src/mvm/state/audit-committer.ts"
 import { openAudit } from "../../../src/mvm/state/audit.ts"
 import { openRegistry } from "../../../src/mvm/state/registry.ts"
+import { VmMonitors } from "../../../src/mvm/vm/vm-monitors.ts"
 import { VmManager } from "../../../src/mvm/vm/vms.ts"
 import { endProcess } from "../../../src/platform/process.ts"
 import { connectUnix } from "../../../src/platform/unix-socket.ts"
@@ -26,6 +27,7 @@ async function manager() {
     audit,
     arena,
     log,
+    monitors: new VmMonitors(log, { onMonitor: () => {}, onUnplugged: () => {} }),
     handlers: {
       onCreated: () => {},
       onStarted: () => {},

@@ -1,0 +1,99 @@
+/**
+ * @module mvm/memory/trials
+ *
+ * Whether memory can be plugged into a VM: tried with a small one, once a boot, when its agent is linked and its
+ * monitor answers. A guest without hot-plug would else fail every channel that could have had the arena.
+ *
+ * ```
+ *              linked, monitor             agent maps it, guest lets go of it
+ *   untried ──────────────────► trying ─────────────────────────────────────► able
+ *      ▲                           │ it does not                                │
+ *      │                           ▼                                            │
+ *      ├─────── VM ended ─────── unable                                         │
+ *      └─────── VM ended ───────────────────────────────────────────────────────┘
+ * ```
+ */
+
+import { asMvmError } from "../../lib/errors.ts"
+import type { Log } from "../../lib/log.ts"
+import { MIN_RING_BYTES } from "../../ring/layout.ts"
+import type { Member } from "../member.ts"
+import type { Holder, Holding } from "./holding.ts"
+import type { Holdings } from "./holdings.ts"
+
+const TRIAL_BYTES = 1 << 20
+
+/** More than the agent's own limit, so that its reason arrives. */
+const ANSWER_MS = 15_000
+
+type Trial =
+  | { readonly state: "trying"; readonly done: Promise<void> }
+  | { readonly state: "able" }
+  | { readonly state: "unable"; readonly reason: string }
+
+export class Trials {
+  readonly #holdings: Holdings
+  readonly #log: Log
+  readonly #trials = new Map<string, Trial>()
+
+  constructor(holdings: Holdings, log: Log) {
+    this.#holdings = holdings
+    this.#log = log
+  }
+
+  /** What stands against plugging memory into the VM. */
+  obstacle({ uuid, name }: Holder): string | undefined {
+    if (this.#holdings.places(uuid).all === 0) return `the monitor of ${name} cannot be reached`
+    const trial = this.#trials.get(uuid)
+    if (trial?.state === "able") return undefined
+    return trial?.state === "unable" ? trial.reason : `it was not yet tried to plug memory into ${name}`
+  }
+
+  /** Resolves when it is known, if it is being tried. */
+  async settled(uuid: string): Promise<void> {
+    const trial = this.#trials.get(uuid)
+    if (trial?.state === "trying") await trial.done
+  }
+
+  /** Its agent is linked; or its monitor answers, and its agent was linked before. */
+  begin(member: Member): void {
+    const { uuid, name, kind } = member.record
+    const before = this.#trials.get(uuid)?.state
+    if (kind === "local" || !member.session?.isReady || before === "able" || before === "trying") return
+    if (this.#holdings.places(uuid).all === 0) return
+    const isPlugged = (holding: Holding): boolean => holding.plugOf(uuid)?.state === "plugged"
+    if (this.#holdings.all().some(isPlugged)) return void this.#trials.set(uuid, { state: "able" })
+    const trial: Trial = { state: "trying", done: this.#try(member, () => this.#trials.get(uuid) === trial) }
+    this.#trials.set(uuid, trial)
+    this.#log.debug("memory_trial", { vm: name })
+  }
+
+  /** Its next boot may be of another kernel. */
+  stopped(uuid: string): void {
+    this.#trials.delete(uuid)
+  }
+
+  async #try(member: Member, isCurrent: () => boolean): Promise<void> {
+    const { uuid, name } = member.record
+    const conclude = (trial: Trial): void => {
+      if (isCurrent()) this.#trials.set(uuid, trial)
+    }
+    try {
+      const size = { sizeBytes: TRIAL_BYTES, ringBytes: MIN_RING_BYTES }
+      const holding = this.#holdings.create([{ uuid, name, isVm: true }], size)
+      try {
+        await this.#holdings.attach(holding)
+        const { tag, lengthBytes } = holding
+        await member.link.request("MEMORY", { tag, lengthBytes }, "DONE", { timeoutMs: ANSWER_MS })
+      } finally {
+        await this.#holdings.retire(holding)
+      }
+      if (holding.isAbsent) return conclude({ state: "able" })
+      conclude({ state: "unable", reason: `${name} does not let go of plugged memory` })
+    } catch (error) {
+      const { message } = asMvmError(error)
+      this.#log.warn("memory_trial_failed", { vm: name, message })
+      conclude({ state: "unable", reason: `memory that is plugged into ${name} does not reach it` })
+    }
+  }
+}

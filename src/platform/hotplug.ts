@@ -1,0 +1,72 @@
+/**
+ * @module platform/hotplug
+ *
+ * Shared memory plugged into a running QEMU, and out again, over its monitor.
+ *
+ * @spec QEMU QMP Reference: object-add, device_add, device_del, object-del, qom-list
+ */
+
+import { MvmError, asMvmError } from "../lib/errors.ts"
+import type { Qmp } from "./qmp.ts"
+
+export interface MemoryDevice {
+  readonly id: string
+  readonly path: string
+  /** A power of two */
+  readonly sizeBytes: number
+  /** Of the machine, by its id */
+  readonly bus: string
+}
+
+/** @throws MvmError `qemu`, `timeout`: nothing of it is left then. */
+export async function plugMemory(monitor: Qmp, { id, path, sizeBytes, bus }: MemoryDevice): Promise<void> {
+  await monitor.execute("object-add", {
+    "qom-type": "memory-backend-file",
+    id: backendOf(id),
+    "mem-path": path,
+    size: sizeBytes,
+    share: true,
+  })
+  try {
+    await monitor.execute("device_add", { driver: "ivshmem-plain", id, memdev: backendOf(id), bus })
+  } catch (error) {
+    await monitor.execute("object-del", { id: backendOf(id) }).catch(() => undefined)
+    throw error
+  }
+}
+
+/**
+ * Asks the guest to let go; `DEVICE_DELETED` tells that it did. @returns whether there is such a device
+ *
+ * @throws MvmError `qemu`, `timeout`.
+ */
+export async function askUnplug(monitor: Qmp, id: string): Promise<boolean> {
+  try {
+    await monitor.execute("device_del", { id })
+    return true
+  } catch (error) {
+    const { message } = asMvmError(error)
+    if (message.startsWith("device_del: DeviceNotFound:")) return false
+    // The last request is still with the guest.
+    if (message.includes("already in the process of unplug")) return true
+    throw error
+  }
+}
+
+/** QEMU's own mapping of the memory of a device that is gone. @throws MvmError `qemu`, `timeout`. */
+export async function dropMemory(monitor: Qmp, id: string): Promise<void> {
+  await monitor.execute("object-del", { id: backendOf(id) })
+}
+
+/** Ids of the devices that were plugged into the machine. @throws MvmError `qemu`, `timeout`. */
+export async function pluggedDevices(monitor: Qmp): Promise<string[]> {
+  const found = await monitor.execute("qom-list", { path: "/machine/peripheral" })
+  if (!Array.isArray(found)) throw new MvmError("qemu", "qom-list: not a list")
+  return found
+    .filter((entry: { type?: unknown }) => entry.type === "child<ivshmem-plain>")
+    .map((entry: { name?: unknown }) => String(entry.name))
+}
+
+function backendOf(id: string): string {
+  return `${id}-memory`
+}
