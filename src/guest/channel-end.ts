@@ -189,11 +189,12 @@ export class ChannelEnd {
 
   async #wait(ready: () => boolean, request: () => boolean, cancel: () => void): Promise<void> {
     this.agent.check()
-    const spinUntil = this.#path.spins ? Math.max(performance.now() + SPIN_MS, this.#spinUntilMs) : 0
-    do {
+    if (ready()) return
+    const spinUntil = Math.max(performance.now() + SPIN_MS, this.#spinUntilMs)
+    while (this.#path.spins && performance.now() < spinUntil) {
       for (let look = 0; look < 64; look += 1) if (ready()) return
       yieldProcessor()
-    } while (performance.now() < spinUntil)
+    }
     this.acknowledge()
     while (request()) {
       this.acknowledge()
