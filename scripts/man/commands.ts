@@ -5,7 +5,7 @@
  */
 
 import { optionName, type CommandSpec } from "../../src/cli/command.ts"
-import { groupsOf, isGroup } from "../../src/cli/help.ts"
+import { sectionsOf } from "../../src/cli/help.ts"
 import { STATUS } from "../../src/lib/errors.ts"
 import { example, item, line, macro, title } from "./roff.ts"
 
@@ -37,7 +37,6 @@ const FILES: readonly (readonly [string, string])[] = [
 ]
 
 export function commandsPage(commands: readonly CommandSpec[], version: string): string {
-  const groups: readonly (readonly [string, string])[] = [["", "The host daemon"], ...groupsOf(commands)]
   return [
     title("MVM", 1, `mvm ${version}`, "User Commands"),
     ".SH NAME",
@@ -60,7 +59,10 @@ export function commandsPage(commands: readonly CommandSpec[], version: string):
       "Sizes are 512K, 256M, 1G (powers of 1024); times are 250ms, 30s, 5m, 1h, a bare number is seconds.",
     ),
     ".SH COMMANDS",
-    ...groups.flatMap(([word, heading]) => sections(commands, word, heading)),
+    ...sectionsOf(commands).flatMap(({ title: heading, members }) => [
+      macro("SS", `${heading[0]?.toUpperCase() ?? ""}${heading.slice(1)}`),
+      ...members.flatMap(command),
+    ]),
     ".SH EXIT STATUS",
     ...Object.entries(STATUS).flatMap(([name, status]) =>
       item(String(status), STATUSES[name as keyof typeof STATUS]),
@@ -73,14 +75,6 @@ export function commandsPage(commands: readonly CommandSpec[], version: string):
     ".BR mvm\\-policy (5)",
     "",
   ].join("\n")
-}
-
-function sections(commands: readonly CommandSpec[], group: string, heading: string): string[] {
-  const own = commands.filter(({ usage }) => {
-    const word = usage.split(" ")[0] ?? ""
-    return group === "" ? !isGroup(word) : word === group
-  })
-  return [macro("SS", `${heading[0]?.toUpperCase() ?? ""}${heading.slice(1)}`), ...own.flatMap(command)]
 }
 
 function command({ usage, summary, options, examples }: CommandSpec): string[] {

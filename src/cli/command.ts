@@ -22,6 +22,8 @@ export interface OptionSpec {
 export interface CommandSpec {
   /** Words and arguments: "vm create <name>" */
   readonly usage: string
+  /** Of the overview, where the first word does not say it. */
+  readonly section?: "host"
   readonly summary: string
   readonly options?: readonly OptionSpec[]
   /** Without the leading "mvm". */
@@ -41,6 +43,11 @@ export class Call {
     this.args = args
     this.#options = options
     this.rest = rest
+  }
+
+  /** The same invocation with some options set otherwise. */
+  with(options: Readonly<Record<string, unknown>>): Call {
+    return new Call(this.args, { ...this.#options, ...options }, this.rest)
   }
 
   /** Argument `index`, which the usage line requires. */

@@ -16,6 +16,7 @@ import { guestRecv } from "./guest/recv.ts"
 import { guestSend } from "./guest/send.ts"
 import { guestStatus } from "./guest/status.ts"
 import { installCommand } from "./install.ts"
+import { hostVerb } from "./host-verb.ts"
 import { measureEvidence, measureExplain, measureVerify } from "./measure-evidence.ts"
 import {
   measureApprove,
@@ -77,4 +78,6 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestStatus,
   guestInstall,
   guestDoctor,
+  hostVerb(guestSend),
+  hostVerb(guestRecv),
 ]

@@ -13,6 +13,9 @@ const MAX_LABEL = 32
 const MIN_TEXT = 24
 const INDENT = "  "
 
+/** Not a word that anybody types. */
+const HOST_SECTION = "(host)"
+
 /** First words of two-word verbs, and what their section of the overview is called. */
 const SECTIONS: Readonly<Record<string, string>> = {
   "": "the host daemon",
@@ -22,6 +25,7 @@ const SECTIONS: Readonly<Record<string, string>> = {
   channel: "open channels",
   audit: "what happened",
   guest: "inside a VM, or on the host with --local NAME",
+  [HOST_SECTION]: "from the host itself, as the member named host",
 }
 
 const STATUSES =
@@ -30,14 +34,23 @@ const STATUSES =
 
 /** Words that begin a two-word verb. */
 export function isGroup(word: string): boolean {
-  return word !== "" && Object.hasOwn(SECTIONS, word)
+  return word !== "" && word !== HOST_SECTION && Object.hasOwn(SECTIONS, word)
 }
 
 /** Those words with what their section of the overview is called, where there are commands of them. */
 export function groupsOf(commands: readonly CommandSpec[]): [word: string, title: string][] {
   return Object.entries(SECTIONS).filter(
-    ([word]) => word !== "" && commands.some((spec) => groupOf(spec) === word),
+    ([word]) => isGroup(word) && commands.some((spec) => groupOf(spec) === word),
   )
+}
+
+/** The commands by section, in the order of the overview. */
+export function sectionsOf(
+  commands: readonly CommandSpec[],
+): { word: string; title: string; members: readonly CommandSpec[] }[] {
+  return Object.entries(SECTIONS)
+    .map(([word, title]) => ({ word, title, members: commands.filter((spec) => groupOf(spec) === word) }))
+    .filter(({ members }) => members.length > 0)
 }
 
 /** "vm create <name>" is the verb "vm create". */
@@ -53,9 +66,8 @@ export function overview(commands: readonly CommandSpec[], columns: number, only
   const width = Math.max(
     ...commands.map((spec) => label(spec).length).filter((length) => length <= MAX_LABEL),
   )
-  for (const [word, title] of Object.entries(SECTIONS)) {
-    const members = commands.filter((command) => groupOf(command) === word)
-    if (members.length === 0 || (only !== undefined && only !== word)) continue
+  for (const { word, title, members } of sectionsOf(commands)) {
+    if (only !== undefined && only !== word) continue
     if (lines.length > 0) lines.push("")
     lines.push(...wrap(`${title}:`, columns))
     lines.push(
@@ -87,6 +99,7 @@ export function helpOf(spec: CommandSpec, columns: number): string {
 }
 
 function groupOf(spec: CommandSpec): string {
+  if (spec.section === "host") return HOST_SECTION
   const word = spec.usage.split(" ")[0] ?? ""
   return isGroup(word) ? word : ""
 }

@@ -19,17 +19,17 @@ export interface LogOptions {
 }
 
 export class Log {
-  readonly #options: LogOptions
+  readonly options: LogOptions
   readonly #base: LogFields
 
   constructor(options: LogOptions, base: LogFields = {}) {
-    this.#options = options
+    this.options = options
     this.#base = base
   }
 
   /** A log whose every line also carries `fields`. */
   with(fields: LogFields): Log {
-    return new Log(this.#options, { ...this.#base, ...fields })
+    return new Log(this.options, { ...this.#base, ...fields })
   }
 
   debug(event: string, fields?: LogFields): void {
@@ -49,10 +49,10 @@ export class Log {
   }
 
   #write(level: Level, event: string, fields: LogFields = {}): void {
-    if (ORDER[level] < ORDER[this.#options.level]) return
+    if (ORDER[level] < ORDER[this.options.level]) return
     const all = { ...this.#base, ...fields }
     const line =
-      this.#options.format === "json"
+      this.options.format === "json"
         ? JSON.stringify({ time: new Date().toISOString(), level, event, ...all })
         : textLine(level, event, all)
     try {

@@ -21,6 +21,7 @@ import type { Registry } from "./state/registry.ts"
 import type { VmRecord } from "./state/registry.ts"
 import type { MvmIdentity, StateDir } from "./state/state-dir.ts"
 import type { Verifier } from "./verifier.ts"
+import type { HostEndpoint } from "./vm/host-endpoint.ts"
 import type { VmManager } from "./vm/vms.ts"
 
 export interface MvmContext {
@@ -48,6 +49,8 @@ export interface Mvm {
   readonly context: MvmContext
   readonly stateDir: StateDir
   readonly vms: VmManager
+  /** The host itself as a member. */
+  readonly host: HostEndpoint
   /** End a channel at both ends. */
   endChannel(channel: Channel, code: "aborted" | "revoked", reason: string): void
   /** A VM has other settings or tags: what rests on them is judged again. */

@@ -26,6 +26,7 @@ import type { Mvm, MvmContext } from "./context.ts"
 import { controlHandlers } from "./control/control.ts"
 import { EvidenceStore } from "./evidence/store.ts"
 import { Hub } from "./hub.ts"
+import { HostEndpoint } from "./vm/host-endpoint.ts"
 import { lastLaunch } from "./vm/launch.ts"
 import { Meters } from "./metrics/meters.ts"
 import { ArenaMemory } from "./memory/channel-memory.ts"
@@ -237,10 +238,12 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       log.info("policy", { broken: "error" in current ? String(current.error.message) : false })
       watch.policyChanged()
     })
+    const host = new HostEndpoint({ state: stateDir.path, vms, hub, registry, log })
     const mvm: Mvm = {
       context,
       stateDir,
       vms,
+      host,
       startedMs: Date.now(),
       verifierOf,
       endChannel: (channel, code, reason) => broker.end(channel, code, reason),
@@ -256,6 +259,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     const control = serveRpc(controlSocket, controlHandlers(mvm))
     undo.push(() => control.close())
     await audit.commit("mvm_start", { measurement: measurement.toHex(), pid: process.pid, channels: kept })
+    host.resume()
     log.info("serving", {
       state: stateDir.path,
       arena: arena.path,
@@ -266,6 +270,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       controlSocket,
       mvm,
       stop: async () => {
+        await host.stop()
         for (const verifier of verifiers.values()) verifier.keepClock()
         await evidence.flush()
         broker.flush()

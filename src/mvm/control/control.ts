@@ -9,6 +9,7 @@ import { MvmError } from "../../lib/errors.ts"
 import type { Handler, Params } from "../../platform/json-rpc.ts"
 import { auditHandlers } from "./audit.ts"
 import { channelHandlers } from "./channels.ts"
+import { hostHandlers, withHost } from "./host.ts"
 import { measureHandlers } from "./measure.ts"
 import { nameHandlers } from "./names.ts"
 import { policyHandlers } from "./policy.ts"
@@ -17,15 +18,17 @@ import { boolean, integer, text, texts } from "./params.ts"
 import type { VmConfig, VmRecord } from "../state/registry.ts"
 import type { Mvm } from "../context.ts"
 import { kindOf, referenceValues } from "../reference/values.ts"
+import { checkFreeName } from "../vm/vm-name.ts"
 import { readCertificates } from "../vm/vm-certificates.ts"
 
 const POLL_MS = 50
 
 export function controlHandlers(mvm: Mvm): ReadonlyMap<string, Handler> {
   return new Map<string, Handler>([
-    ...Object.entries(vmHandlers(mvm)),
-    ...Object.entries(measureHandlers(mvm)),
-    ...Object.entries(referenceHandlers(mvm)),
+    ...Object.entries(withHost(mvm, vmHandlers(mvm))),
+    ...Object.entries(withHost(mvm, measureHandlers(mvm))),
+    ...Object.entries(withHost(mvm, referenceHandlers(mvm))),
+    ...Object.entries(hostHandlers(mvm)),
     ...Object.entries(policyHandlers(mvm)),
     ...Object.entries(channelHandlers(mvm)),
     ...Object.entries(auditHandlers(mvm)),
@@ -54,6 +57,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       channels: context.channels.size,
     }),
     "vm.create": async (params) => {
+      checkFreeName(text(params, "name"))
       const record = await vms.create({
         name: text(params, "name"),
         kind: text(params, "kind") === "local" ? "local" : "qemu",
