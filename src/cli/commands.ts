@@ -11,8 +11,10 @@ import { completionCommand } from "./completion/command.ts"
 import { doctorCommand } from "./doctor.ts"
 import { guestAgent } from "./guest/agent.ts"
 import { guestDoctor } from "./guest/doctor.ts"
+import { guestConnect } from "./guest/connect.ts"
 import { guestInstall } from "./guest/install.ts"
 import { guestRecv } from "./guest/recv.ts"
+import { guestServe } from "./guest/serve.ts"
 import { guestSend } from "./guest/send.ts"
 import { guestStatus } from "./guest/status.ts"
 import { installCommand } from "./install.ts"
@@ -75,6 +77,8 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestAgent,
   guestSend,
   guestRecv,
+  guestServe,
+  guestConnect,
   guestStatus,
   guestInstall,
   guestDoctor,

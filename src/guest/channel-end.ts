@@ -63,6 +63,7 @@ export class ChannelEnd {
     this.opener = new Opener({
       key: asker ? keys.answererToAsker : keys.askerToAnswerer,
       source: this.#path.source,
+      hasStreams: this.decision.role === "duplex",
       verifyHandshake: (signature) =>
         asker
           ? equalBytes(signature, acceptSignature) &&
@@ -135,7 +136,7 @@ export class ChannelEnd {
   async rest(roomBytes: number | undefined, interrupted: () => boolean): Promise<void> {
     const isDue = (): boolean =>
       interrupted() || this.#path.hasData() || (roomBytes !== undefined && this.#path.hasRoom(roomBytes))
-    const spinUntil = Math.max(performance.now() + SPIN_MS, this.#spinUntilMs)
+    const spinUntil = this.#path.spins ? Math.max(performance.now() + SPIN_MS, this.#spinUntilMs) : 0
     do {
       if (isDue()) return
       yieldProcessor()

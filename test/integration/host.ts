@@ -21,6 +21,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
+import type { HostOptions, RunOptions, StatusView } from "./host-options.ts"
 import { processesOf } from "./processes.ts"
 import { RpcClient, type Params } from "../../src/platform/json-rpc.ts"
 
@@ -58,38 +59,6 @@ export interface Running {
   kill(signal: NodeJS.Signals): void
 }
 
-export interface RunOptions {
-  readonly stdin?: number | Uint8Array | "pipe" | undefined
-  /** A path (truncated first), an open descriptor, or "pipe"; else nowhere */
-  readonly stdout?: string | number | undefined
-  readonly program?: string
-  /** Beside this process's own */
-  readonly env?: Readonly<Record<string, string>>
-}
-
-export interface HostOptions {
-  /** More words for `mvm serve`. */
-  readonly serve?: readonly string[]
-  /** More of an environment for `mvm serve`, once the host's folder is there. */
-  readonly environment?: (folder: string) => Promise<Readonly<Record<string, string>>>
-  readonly members?: readonly string[]
-  readonly remeasure?: string
-  /** Where agents and their commands look for their sockets; else the state directory. For a proxy in between. */
-  readonly guestState?: string
-  /** Called with each member that was made and has no agent yet. */
-  readonly onMember?: (name: string) => void
-  /** More words for the agent of a member. */
-  readonly agents?: Readonly<Record<string, readonly string[]>>
-}
-
-export interface StatusView {
-  arena: { path: string; sizeBytes: number; freeBytes: number }
-  dedicated: { limitBytes: number; usedBytes: number; used: number; idle: number; ignored: number }
-  policy: { state: string; rules: number; reason?: string }
-  vms: { name: string; state: string; link: string; verdict: string; channels: number }[]
-  channels: number
-}
-
 export class TestHost {
   readonly folder = mkdtempSync(join(tmpdir(), "mvi-"))
   readonly state = join(this.folder, "s")
@@ -100,6 +69,7 @@ export class TestHost {
   readonly #options: HostOptions
   readonly #started: Running[] = []
   readonly #agents = new Map<string, Running>()
+  readonly #services: Running[] = []
   #serve: Running | undefined
   #arena: string | undefined
 
@@ -263,6 +233,14 @@ export class TestHost {
     return running
   }
 
+  /** A service of member `name` that callers can reach; it ends with the host. */
+  async serves(name: string, service: string, ...words: string[]): Promise<Running> {
+    const running = this.spawn(["guest", "serve", service, "--local", name, ...words])
+    this.#services.push(running)
+    await running.says(`serving ${service}`)
+    return running
+  }
+
   send(name: string, target: string, stdin: RunOptions["stdin"], ...words: string[]): Running {
     return this.spawn(["guest", "send", "--local", name, target, ...words], { stdin })
   }
@@ -337,6 +315,11 @@ export class TestHost {
   /** Ends everything, removes everything. @throws Error when something of it was left. */
   async end(): Promise<void> {
     const left: string[] = []
+    for (const service of this.#services) if (service.process.exitCode === null) service.kill("SIGTERM")
+    for (const service of this.#services) {
+      const status = await service.over()
+      if (status !== 0) left.push(`a service that ended with status ${status}`)
+    }
     if (this.#serve) {
       const { vms } = await this.status().catch(() => ({ vms: [] }))
       for (const { name, state } of vms) {

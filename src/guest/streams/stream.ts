@@ -65,11 +65,17 @@ export class Stream implements ByteDuplex {
   #readFailure: MvmError | undefined
   #reader: PromiseWithResolvers<Uint8Array | null> | undefined
   #forgotten = false
+  readonly #broken = new AbortController()
 
   constructor(number: number, owner: StreamOwner) {
     this.number = number
     this.#owner = owner
     this.#window = new ReceiveWindow(owner.budget)
+  }
+
+  /** Fires, with the reason, when the stream is broken off before both its directions came to their end. */
+  get broken(): AbortSignal {
+    return this.#broken.signal
   }
 
   async read(): Promise<Uint8Array | null> {
@@ -108,6 +114,7 @@ export class Stream implements ByteDuplex {
     if (this.#receiving === "open") this.#receiving = "discarding"
     this.#sending = "ended"
     this.#owner.say(this, "RESET", reasonOf(error))
+    this.#broken.abort(error)
     this.#settle()
   }
 
@@ -116,6 +123,7 @@ export class Stream implements ByteDuplex {
     this.#readFails(error)
     this.#writeFails(error)
     this.#sending = this.#receiving = "ended"
+    this.#broken.abort(error)
     this.#settle()
   }
 
@@ -193,6 +201,7 @@ export class Stream implements ByteDuplex {
           this.#writeFails(error)
           this.#owner.say(this, "RESET", reasonOf(error))
         }
+        this.#broken.abort(error)
         return this.#settle()
       }
     }

@@ -9,6 +9,7 @@ import { MvmError } from "../../lib/errors.ts"
 import type { Role } from "../../wire/messages.ts"
 import type { Member, Offer } from "../member.ts"
 import type { Session } from "../session.ts"
+import { RecentlyServed } from "./recently-served.ts"
 
 export interface Wanted {
   readonly asker: Member
@@ -29,6 +30,13 @@ interface Waiter {
 
 const COMPLEMENT: Record<Role, Role> = { send: "receive", receive: "send", duplex: "duplex" }
 
+/** What nobody does, and what would, by what the asker wants. */
+const ABSENT: Record<Role, readonly [verb: string, command: string]> = {
+  send: ["waits for", "mvm guest recv"],
+  receive: ["offers", "mvm guest send --offer"],
+  duplex: ["serves", "mvm guest serve"],
+}
+
 /** At most this many offers and this many waiters a member. */
 export const MAX_OFFERS = 1024
 
@@ -36,6 +44,7 @@ export class OfferBoard {
   #waiters: Waiter[] = []
   /** Offers in the hands of somebody who may still give them back, by the epoch they belong to. */
   readonly #taken = new Map<Offer, Session | undefined>()
+  readonly #served = new RecentlyServed()
 
   /** A new offer of `member`: given to who waits longest for it, or kept. */
   add(member: Member, offer: Offer): void {
@@ -49,12 +58,14 @@ export class OfferBoard {
       return
     }
     this.#waiters.splice(index, 1)
-    this.#taken.set(offer, member.session)
+    this.#hand(member, offer)
     waiter.resolve({ member, offer })
   }
 
   /** The member takes `offerId` back, wherever it is. */
   withdraw(member: Member, offerId: number): void {
+    const offer = member.offers.get(offerId)
+    if (offer) this.#served.withdrawn(member, offer.service)
     member.offers.delete(offerId)
     for (const [offer, session] of this.#taken) {
       if (session === member.session && offer.offerId === offerId) this.#taken.delete(offer)
@@ -75,7 +86,8 @@ export class OfferBoard {
   }
 
   /**
-   * The offer that fits, waited for up to `waitMs`. It is taken off the board.
+   * The offer that fits, waited for up to `waitMs`, and a little where a service is about to offer again. It is taken
+   * off the board.
    *
    * @param find the member of that name, or undefined while it is not there
    * @throws MvmError `no_receiver` when none came in time, `interrupted` when the asker gave up.
@@ -90,10 +102,12 @@ export class OfferBoard {
     for (const offer of member?.offers.values() ?? []) {
       if (!member || !fits(wanted, member, offer)) continue
       member.offers.delete(offer.offerId)
-      this.#taken.set(offer, member.session)
+      this.#hand(member, offer)
       return { member, offer }
     }
-    if (waitMs <= 0) throw absent(wanted, member)
+    const betweenMs = member ? this.#served.waitMs(member, wanted.service, performance.now()) : 0
+    const longestMs = Math.max(waitMs, betweenMs)
+    if (longestMs <= 0) throw absent(wanted, member)
     return new Promise<Match>((resolve, reject) => {
       const waiter: Waiter = {
         wanted,
@@ -107,7 +121,7 @@ export class OfferBoard {
         this.#waiters = this.#waiters.filter((other) => other !== waiter)
         reject(error)
       }
-      const timer = setTimeout(() => leave(absent(wanted, find(wanted.target))), waitMs)
+      const timer = setTimeout(() => leave(absent(wanted, find(wanted.target))), longestMs)
       const onAbort = (): void => leave(new MvmError("interrupted", "the asker gave up"))
       const end = (): void => {
         clearTimeout(timer)
@@ -116,6 +130,12 @@ export class OfferBoard {
       cancelled.addEventListener("abort", onAbort)
       this.#waiters.push(waiter)
     })
+  }
+
+  #hand(member: Member, offer: Offer): void {
+    this.#taken.set(offer, member.session)
+    // Who transfers once does not offer again; a service does.
+    if (offer.role === "duplex") this.#served.taken(member, offer.service, performance.now())
   }
 }
 
@@ -134,8 +154,7 @@ function absent(wanted: Wanted, member: Member | undefined): MvmError {
       hint: `start ${wanted.target} and its agent, or wait for it with --wait`,
     })
   }
-  const [verb, command] =
-    wanted.role === "receive" ? ["offers", "mvm guest send --offer"] : ["waits for", "mvm guest recv"]
+  const [verb, command] = ABSENT[wanted.role]
   return new MvmError("no_receiver", `nobody on ${wanted.target} ${verb} service ${wanted.service}`, {
     hint: `run ${command} there, or wait for it with --wait`,
   })
