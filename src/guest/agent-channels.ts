@@ -50,7 +50,11 @@ export interface AgentChannel {
   readonly openSignature: Uint8Array | undefined
   readonly transcript: Uint8Array
   readonly leaseMs: number
+  /** What the peer said of its end before this channel had its command. */
+  readonly early: readonly PeerEnd[]
 }
+
+export type PeerEnd = NamedMessage<"FIN"> | NamedMessage<"RECEIPT">
 
 export interface EndFields {
   readonly direction: number
@@ -66,7 +70,11 @@ interface Opening {
   /** The MVM said OPENED: the region is reserved until this end lets go of it. */
   isOpen: boolean
   ended: MvmError | undefined
+  readonly early: PeerEnd[]
 }
+
+/** FIN and RECEIPT of one direction each. */
+const MAX_EARLY = 2
 
 /** The command behind a request. */
 export interface Caller {
@@ -114,7 +122,7 @@ export class AgentChannels {
     onRequest: (requestId: number) => void,
   ): Promise<AgentChannel> {
     const { me, allocated } = await this.#allocate(wanted, caller, onRequest)
-    const opening: Opening = { key: toHex(allocated.channelId), isOpen: false, ended: undefined }
+    const opening: Opening = { key: toHex(allocated.channelId), isOpen: false, ended: undefined, early: [] }
     this.#openings.add(opening)
     try {
       const channel = await this.#request(me, allocated, { wanted, program: caller.program, opening })
@@ -130,10 +138,15 @@ export class AgentChannels {
 
   /** The MVM ended a channel that no command has yet. @returns whether it is being opened here */
   endOpening(channelId: Uint8Array, error: MvmError): boolean {
-    const key = toHex(channelId)
-    const opening = [...this.#openings].find((one) => one.key === key)
+    const opening = this.#opening(channelId)
     if (opening) opening.ended ??= error
     return opening !== undefined
+  }
+
+  /** Keeps what the peer says of its end until the channel has its command: a short transfer is over by then. */
+  holdEnd(message: PeerEnd): void {
+    const early = this.#opening(message.fields.channelId)?.early
+    if (early && early.length < MAX_EARLY) early.push(message)
   }
 
   /** Nothing here can touch the region of the channel: the MVM may give it to others. */
@@ -143,6 +156,11 @@ export class AgentChannels {
     } catch {
       // The next epoch begins without it.
     }
+  }
+
+  #opening(channelId: Uint8Array): Opening | undefined {
+    const key = toHex(channelId)
+    return [...this.#openings].find((one) => one.key === key)
   }
 
   async #request(
@@ -217,6 +235,7 @@ export class AgentChannels {
       openSignature,
       transcript,
       leaseMs: opened.leaseMs,
+      early: opening.early,
     }
   }
 
@@ -286,6 +305,7 @@ export class AgentChannels {
       openSignature: undefined,
       transcript,
       leaseMs: fields.leaseMs,
+      early: [],
     }
   }
 
@@ -314,7 +334,7 @@ export class AgentChannels {
   }
 
   /** @throws MvmError `signature` when the peer's FIN or RECEIPT is not its own. */
-  verifyPeerEnd(channel: AgentChannel, message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">): void {
+  verifyPeerEnd(channel: AgentChannel, message: PeerEnd): void {
     const peer = channel.asker ? channel.parsed.answerer : channel.parsed.asker
     const { signature, ...said } = message.fields
     const signed = message.name === "FIN" ? finMessage(said) : receiptMessage(said)

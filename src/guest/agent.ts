@@ -253,8 +253,10 @@ export class Agent implements SessionHost {
       case "RESUME":
         return this.#sessionOf(message.fields.channelId)?.carrier?.fromPeer?.(message)
       case "FIN":
-      case "RECEIPT":
-        return this.#sessionOf(message.fields.channelId)?.peerEnd(message)
+      case "RECEIPT": {
+        const session = this.#sessionOf(message.fields.channelId)
+        return session ? session.peerEnd(message) : this.channels.holdEnd(message)
+      }
       case "REVOKE":
         return this.#revoked(message.fields)
       case "ABORT":

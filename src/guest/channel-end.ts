@@ -28,6 +28,9 @@ const SPIN_AFTER_KICK_MS = 1
 /** A sleeper looks again after this time even if no KICK came: a lost one costs this much and no more. */
 const SLOW_POLL_MS = 500
 
+/** How long the reason for a region that is gone may be on its way. */
+const REASON_MS = 1000
+
 export type OpenRequest = Omit<LocalFields<"OPEN">, "share">
 export type OfferRequest = Omit<LocalFields<"OFFER">, "share">
 
@@ -77,7 +80,7 @@ export class ChannelEnd {
   static async open(agent: AgentClient, request: OpenRequest): Promise<ChannelEnd> {
     const pair = x25519Generate()
     agent.send("OPEN", { ...request, share: pair.publicKey })
-    return new ChannelEnd(agent, pair, await agent.until(() => agent.channel))
+    return ChannelEnd.#enter(agent, pair)
   }
 
   /** Wait for a channel. `onOffered` is called when the MVM knows that this end waits. */
@@ -86,7 +89,22 @@ export class ChannelEnd {
     agent.send("OFFER", { ...request, share: pair.publicKey })
     await agent.until(() => agent.offered)
     onOffered?.()
-    return new ChannelEnd(agent, pair, await agent.until(() => agent.channel))
+    return ChannelEnd.#enter(agent, pair)
+  }
+
+  /**
+   * A channel that ended while it was opened has no region any more, or another's. Who ended it says so on the way
+   * here, and that is the reason to give.
+   */
+  static async #enter(agent: AgentClient, pair: KeyPair): Promise<ChannelEnd> {
+    const fields = await agent.until(() => agent.channel)
+    try {
+      return new ChannelEnd(agent, pair, fields)
+    } catch (error) {
+      await agent.event(REASON_MS, () => false)
+      agent.check()
+      throw error
+    }
   }
 
   get side(): "asker" | "answerer" {

@@ -17,7 +17,7 @@ import type { Program } from "../wire/messages.ts"
 import type { BulkQueue } from "../wire/bulk-queue.ts"
 import { MAX_RELAYED_BYTES } from "../wire/fields.ts"
 import type { ByteSocket } from "../platform/unix-socket.ts"
-import type { AgentChannel, AgentChannels, EndFields } from "./agent-channels.ts"
+import type { AgentChannel, AgentChannels, EndFields, PeerEnd } from "./agent-channels.ts"
 import type { Carrier, CommandPort } from "./carriers/carrier.ts"
 import { RelayCarrier } from "./carriers/relay-carrier.ts"
 import { RingCarrier } from "./carriers/ring-carrier.ts"
@@ -127,7 +127,7 @@ export class CommandSession {
     this.tell("REVOKE", { message })
   }
 
-  peerEnd(message: NamedMessage<"FIN"> | NamedMessage<"RECEIPT">): void {
+  peerEnd(message: PeerEnd): void {
     if (!this.channel) return
     this.#host.channels.verifyPeerEnd(this.channel, message)
     const { direction, lengthBytes, records, digest, content } = message.fields
@@ -237,6 +237,7 @@ export class CommandSession {
       leaseMs: channel.leaseMs,
     })
     if (!isMapped) this.carrier = this.#carrierFor(channel, region)
+    for (const message of channel.early) this.peerEnd(message)
   }
 
   #carrierFor(channel: AgentChannel, region: Region | undefined): Carrier {

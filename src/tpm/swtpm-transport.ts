@@ -24,7 +24,8 @@ interface Pending {
 /**
  * Connects to swtpm's data socket. swtpm serves one data connection at a time: a second one waits unanswered.
  *
- * @param onLost called once when swtpm ends the connection; not after {@link TpmTransport.close}
+ * @param onLost called once when the connection is over, whoever noticed first: no command will be answered on it any
+ *   more; not after {@link TpmTransport.close}
  * @throws MvmError `swtpm` when nobody listens at `path`.
  */
 export async function connectSwtpm(
@@ -39,9 +40,9 @@ export async function connectSwtpm(
         open: (socket) => transport.opened(socket),
         data: (_socket, chunk) => transport.received(chunk),
         drain: () => transport.flush(),
-        close: () => transport.lost(new MvmError("swtpm", "swtpm closed its data socket")),
+        close: () => transport.fail(new MvmError("swtpm", "swtpm closed its data socket")),
         error: (_socket, cause) =>
-          transport.lost(new MvmError("swtpm", "swtpm data socket failed", { cause })),
+          transport.fail(new MvmError("swtpm", "swtpm data socket failed", { cause })),
       },
     })
   } catch (cause) {
@@ -58,6 +59,7 @@ class SwtpmTransport implements TpmTransport {
   #unsent: Uint8Array = new Uint8Array(0)
   #received: Uint8Array = new Uint8Array(0)
   #failure: MvmError | undefined
+  #isClosed = false
   readonly #onLost: (error: MvmError) => void
 
   constructor(onLost: (error: MvmError) => void) {
@@ -86,6 +88,7 @@ class SwtpmTransport implements TpmTransport {
   }
 
   close(): void {
+    this.#isClosed = true
     this.fail(new MvmError("tpm", "the tpm connection is closed"))
   }
 
@@ -118,13 +121,6 @@ class SwtpmTransport implements TpmTransport {
     pending.resolve(response)
   }
 
-  /** The other end is gone. */
-  lost(error: MvmError): void {
-    const isNews = this.#failure === undefined
-    this.fail(error)
-    if (isNews) this.#onLost(error)
-  }
-
   /** Ends the connection for good; the outstanding and all later commands get `error`. */
   fail(error: MvmError): void {
     if (this.#failure !== undefined) return
@@ -134,8 +130,8 @@ class SwtpmTransport implements TpmTransport {
     this.#socket?.end()
     const pending = this.#pending
     this.#pending = undefined
-    if (pending === undefined) return
-    clearTimeout(pending.timer)
-    pending.reject(error)
+    clearTimeout(pending?.timer)
+    pending?.reject(error)
+    if (!this.#isClosed) this.#onLost(error)
   }
 }

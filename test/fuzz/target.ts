@@ -79,6 +79,7 @@ export async function outcomeOf(target: Target, input: Uint8Array): Promise<Outc
 function generic(message: string): string {
   return message
     .replace(/"[^"]*"|`[^`]*`/g, "_")
+    .replace(/0x[0-9a-f]+/g, "#")
     .replace(/[0-9a-f]{8,}|\d+/g, "#")
     .slice(0, 160)
 }

@@ -24,6 +24,7 @@ import { basename, dirname, join } from "node:path"
 import type { HostOptions, RunOptions, StatusView } from "./host-options.ts"
 import { processesOf } from "./processes.ts"
 import { RpcClient, type Params } from "../../src/platform/json-rpc.ts"
+import { processesOf } from "./processes.ts"
 
 const BUILT = join(import.meta.dir, "../../dist/mvm")
 
@@ -113,9 +114,14 @@ export class TestHost {
     return running
   }
 
+  /** The running daemon. */
+  get serving(): Running {
+    if (!this.#serve) throw new Error("serve does not run")
+    return this.#serve
+  }
+
   async stopServe(signal: NodeJS.Signals = "SIGTERM"): Promise<number> {
-    const serve = this.#serve
-    if (!serve) throw new Error("serve does not run")
+    const serve = this.serving
     this.#serve = undefined
     serve.kill(signal)
     return serve.over()

@@ -51,7 +51,7 @@ export class LinkProxy {
   onTpm: (passing: TpmPassing) => void = () => {}
   readonly #state: () => string
   readonly #listeners: UnixListener[] = []
-  readonly #sockets = new Set<ByteSocket>()
+  readonly #sockets = new Map<ByteSocket, string>()
 
   /** @param state the MVM's state directory, known once the MVM is there */
   constructor(state: () => string) {
@@ -64,6 +64,7 @@ export class LinkProxy {
     mkdirSync(run, { recursive: true })
     const real = (socket: string): string => join(this.#state(), "run", name, socket)
     const link = listenUnix(join(run, "link.sock"), 0o600, (agent) => {
+      this.#sockets.set(agent, name)
       this.#pass(agent, real("link.sock"), (direction, forward) => this.#frames(name, direction, forward))
     })
     const tpm = listenUnix(join(run, "tpm.sock"), 0o600, (agent) => {
@@ -79,9 +80,9 @@ export class LinkProxy {
     this.#listeners.push(link, tpm)
   }
 
-  /** Ends all connections; agents make new ones. */
-  cut(): void {
-    for (const socket of [...this.#sockets]) socket.close()
+  /** Ends the links of `member`, or all; agents make new ones. Their vTPMs stay. */
+  cut(member?: string): void {
+    for (const [socket, of] of [...this.#sockets]) if (member === undefined || of === member) socket.close()
   }
 
   close(): void {
@@ -97,7 +98,6 @@ export class LinkProxy {
   ): void {
     const early: Uint8Array[] = []
     let mvm: ByteSocket | undefined
-    this.#sockets.add(agent)
     const toMvm = through("to mvm", (bytes) => {
       if (mvm) mvm.write(bytes)
       else early.push(bytes.slice())

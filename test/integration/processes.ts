@@ -1,8 +1,12 @@
-/** @module test/integration/processes */
+/**
+ * @module test/integration/processes
+ *
+ * What a test finds of the processes it started, by what is theirs alone.
+ */
 
 import { readFileSync, readdirSync } from "node:fs"
 
-/** Processes whose command line names `folder`, which is this host's alone. */
+/** Processes whose command line names `folder`; not this one. */
 export function processesOf(folder: string): { pid: number; line: string }[] {
   return readdirSync("/proc")
     .map(Number)
@@ -15,4 +19,9 @@ export function processesOf(folder: string): { pid: number; line: string }[] {
       }
     })
     .filter(({ line }) => line.includes(folder))
+}
+
+/** Open file descriptors of a process. */
+export function descriptorsOf(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
 }

@@ -52,13 +52,17 @@ describe("connectSwtpm, at a process that speaks the protocol badly", () => {
 
   type Peer = { write(bytes: Uint8Array): number; end(): void }
 
-  async function peer(answer: (socket: Peer) => void | Promise<void>): Promise<TpmTransport> {
+  async function peer(
+    answer: (socket: Peer) => void | Promise<void>,
+    onLost: (error: MvmError) => void = () => {},
+  ): Promise<TpmTransport> {
+    server?.stop(true)
     const path = join(dir.path, `peer-${crypto.randomUUID().slice(0, 8)}`)
     server = Bun.listen({
       unix: path,
       socket: { data: (socket) => void answer(socket as Peer) },
     })
-    return (transport = await connectSwtpm(path))
+    return (transport = await connectSwtpm(path, onLost))
   }
 
   test("takes a response that comes byte by byte", async () => {
@@ -88,6 +92,22 @@ describe("connectSwtpm, at a process that speaks the protocol badly", () => {
       socket.end()
     })
     expect((await failure(tpm.send(COMMAND), "swtpm")).message).toContain("closed")
+  })
+
+  test("tells once that the connection is over, whoever noticed it first, and not after close", async () => {
+    const lost: string[] = []
+    const onLost = (error: MvmError): void => void lost.push(error.message)
+    const garbage = await peer((socket) => void socket.write(fromHex("8001ffffffff")), onLost)
+    await failure(garbage.send(COMMAND), "tpm")
+    server?.stop(true)
+    expect(lost).toEqual([expect.stringContaining("responseSize")])
+    const ended = await peer((socket) => socket.end(), onLost)
+    await failure(ended.send(COMMAND), "swtpm")
+    expect(lost).toHaveLength(2)
+    const closed = await peer(() => {}, onLost)
+    closed.close()
+    await failure(closed.send(COMMAND), "tpm")
+    expect(lost).toHaveLength(2)
   })
 
   test("refuses a second command while one is outstanding", async () => {
