@@ -24,7 +24,6 @@ import { basename, dirname, join } from "node:path"
 import type { HostOptions, RunOptions, StatusView } from "./host-options.ts"
 import { processesOf } from "./processes.ts"
 import { RpcClient, type Params } from "../../src/platform/json-rpc.ts"
-import { processesOf } from "./processes.ts"
 
 const BUILT = join(import.meta.dir, "../../dist/mvm")
 
