@@ -25,6 +25,7 @@ import type { LocalFields } from "../wire/local-link.ts"
 import type { Region } from "../wire/local-messages.ts"
 import type { Program } from "../wire/messages.ts"
 import type { EvidenceMaker } from "./evidence.ts"
+import { OpeningSet, type Opening, type PeerEnd } from "./opening-set.ts"
 import { noMvm, type LinkClient, type Membership } from "./link-client.ts"
 import type { GuestVtpm } from "./vtpm.ts"
 
@@ -54,8 +55,6 @@ export interface AgentChannel {
   readonly early: readonly PeerEnd[]
 }
 
-export type PeerEnd = NamedMessage<"FIN"> | NamedMessage<"RECEIPT">
-
 export interface EndFields {
   readonly direction: number
   readonly lengthBytes: number
@@ -63,18 +62,6 @@ export interface EndFields {
   readonly digest: Uint8Array
   readonly content?: Uint8Array | undefined
 }
-
-/** A channel between ALLOCATED and the command that gets it. */
-interface Opening {
-  readonly key: string
-  /** The MVM said OPENED: the region is reserved until this end lets go of it. */
-  isOpen: boolean
-  ended: MvmError | undefined
-  readonly early: PeerEnd[]
-}
-
-/** FIN and RECEIPT of one direction each. */
-const MAX_EARLY = 2
 
 /** The command behind a request. */
 export interface Caller {
@@ -88,7 +75,7 @@ export class AgentChannels {
   readonly #vtpm: GuestVtpm
   readonly #evidence: EvidenceMaker
   readonly #locate: (grant: Grant) => Promise<Region>
-  readonly #openings = new Set<Opening>()
+  readonly openings = new OpeningSet()
 
   /** @param locate where the region of a grant is here */
   constructor(
@@ -122,8 +109,7 @@ export class AgentChannels {
     onRequest: (requestId: number) => void,
   ): Promise<AgentChannel> {
     const { me, allocated } = await this.#allocate(wanted, caller, onRequest)
-    const opening: Opening = { key: toHex(allocated.channelId), isOpen: false, ended: undefined, early: [] }
-    this.#openings.add(opening)
+    const opening = this.openings.begin(allocated.channelId)
     try {
       const channel = await this.#request(me, allocated, { wanted, program: caller.program, opening })
       if (opening.ended) throw opening.ended
@@ -132,21 +118,8 @@ export class AgentChannels {
       if (opening.isOpen) this.disown(allocated.channelId)
       throw error
     } finally {
-      this.#openings.delete(opening)
+      this.openings.over(opening)
     }
-  }
-
-  /** The MVM ended a channel that no command has yet. @returns whether it is being opened here */
-  endOpening(channelId: Uint8Array, error: MvmError): boolean {
-    const opening = this.#opening(channelId)
-    if (opening) opening.ended ??= error
-    return opening !== undefined
-  }
-
-  /** Keeps what the peer says of its end until the channel has its command: a short transfer is over by then. */
-  holdEnd(message: PeerEnd): void {
-    const early = this.#opening(message.fields.channelId)?.early
-    if (early && early.length < MAX_EARLY) early.push(message)
   }
 
   /** Nothing here can touch the region of the channel: the MVM may give it to others. */
@@ -156,11 +129,6 @@ export class AgentChannels {
     } catch {
       // The next epoch begins without it.
     }
-  }
-
-  #opening(channelId: Uint8Array): Opening | undefined {
-    const key = toHex(channelId)
-    return [...this.#openings].find((one) => one.key === key)
   }
 
   async #request(

@@ -255,7 +255,7 @@ export class Agent implements SessionHost {
       case "FIN":
       case "RECEIPT": {
         const session = this.#sessionOf(message.fields.channelId)
-        return session ? session.peerEnd(message) : this.channels.holdEnd(message)
+        return session ? session.peerEnd(message) : this.channels.openings.hold(message)
       }
       case "REVOKE":
         return this.#revoked(message.fields)
@@ -340,7 +340,7 @@ export class Agent implements SessionHost {
 
   /** A channel that ended before its command had it. It is disowned, so that its region is free again. */
   #neverCame(channelId: Uint8Array, error: MvmError): void {
-    if (this.channels.endOpening(channelId, error)) return
+    if (this.channels.openings.end(channelId, error)) return
     this.#challengedBy(channelId)?.lost(error)
     this.channels.disown(channelId)
   }

@@ -113,10 +113,9 @@ export class TestHost {
     return running
   }
 
-  /** The running daemon. */
   get serving(): Running {
-    if (!this.#serve) throw new Error("serve does not run")
-    return this.#serve
+    if (this.#serve) return this.#serve
+    throw new Error("serve does not run")
   }
 
   async stopServe(signal: NodeJS.Signals = "SIGTERM"): Promise<number> {

@@ -1,0 +1,49 @@
+/**
+ * @module guest/opening-set
+ *
+ * Channels between ALLOCATED and the command that gets them, and what is said of them meanwhile.
+ */
+
+import { toHex } from "../lib/bytes.ts"
+import type { MvmError } from "../lib/errors.ts"
+import type { NamedMessage } from "../wire/link.ts"
+
+/** FIN and RECEIPT of one direction each. */
+const MAX_EARLY = 2
+
+export type PeerEnd = NamedMessage<"FIN"> | NamedMessage<"RECEIPT">
+
+export interface Opening {
+  readonly key: string
+  /** The MVM said OPENED: the region is reserved until this end lets go of it. */
+  isOpen: boolean
+  ended: MvmError | undefined
+  readonly early: PeerEnd[]
+}
+
+export class OpeningSet {
+  readonly #openings = new Map<string, Opening>()
+
+  begin(channelId: Uint8Array): Opening {
+    const opening: Opening = { key: toHex(channelId), isOpen: false, ended: undefined, early: [] }
+    this.#openings.set(opening.key, opening)
+    return opening
+  }
+
+  over({ key }: Opening): void {
+    this.#openings.delete(key)
+  }
+
+  /** The MVM ended a channel that no command has yet. @returns whether it is being opened here */
+  end(channelId: Uint8Array, error: MvmError): boolean {
+    const opening = this.#openings.get(toHex(channelId))
+    if (opening) opening.ended ??= error
+    return opening !== undefined
+  }
+
+  /** Keeps what the peer says of its end until the channel has its command: a short transfer is over by then. */
+  hold(message: PeerEnd): void {
+    const early = this.#openings.get(toHex(message.fields.channelId))?.early
+    if (early && early.length < MAX_EARLY) early.push(message)
+  }
+}
