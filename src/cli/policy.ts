@@ -1,10 +1,11 @@
 /** @module cli/policy */
 
+import { statSync } from "node:fs"
 import { resolve } from "node:path"
 import { STATUS } from "../lib/errors.ts"
 import { readPolicy } from "../mvm/policy/policy-file.ts"
 import { lint } from "../mvm/policy/lint.ts"
-import type { CommandSpec } from "./command.ts"
+import type { Call, CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, ask, stateDirectory } from "./connect.ts"
 import { counted, note, print, printJson } from "./output.ts"
 import type { VmView } from "./vm/list.ts"
@@ -15,13 +16,23 @@ export const policyCheck: CommandSpec = {
   options: [STATE_OPTION],
   examples: ["policy check", "policy check new-policy.toml"],
   async run(call) {
-    const path = resolve(call.args[0] ?? `${stateDirectory(call)}/policy.toml`)
-    const policy = readPolicy(path)
+    const path = resolve(call.args[0] ?? (await policyInForce(call)))
+    // It may be the daemon's, which is another user where root asks.
+    const policy = readPolicy(path, statSync(stateDirectory(call), { throwIfNoEntry: false })?.uid)
     // Names can be checked where an MVM runs that knows them; the file is good or bad without one.
     const vms = await ask<VmView[]>(call, "vm.list").catch(() => undefined)
     for (const { line, message } of lint(policy, vms)) note(`warning: ${policy.file}:${line}: ${message}`)
     print(`${path}: ${counted(policy.rules.length, "rule")}`)
   },
+}
+
+/** The file that the daemon reads; without one, where it would look by itself. */
+async function policyInForce(call: Call): Promise<string> {
+  try {
+    return (await ask<{ policy: { file: string } }>(call, "status")).policy.file
+  } catch {
+    return `${stateDirectory(call)}/policy.toml`
+  }
 }
 
 interface Outcome {

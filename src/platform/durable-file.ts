@@ -53,6 +53,8 @@ export interface ReadOptions {
   readonly secret?: boolean
   /** Only a file that nobody but its owner (this user, or root) and its group can write. */
   readonly guarded?: boolean
+  /** A user whose file it may be too: whoever reads it for a daemon of another user. */
+  readonly owner?: number | undefined
 }
 
 /**
@@ -66,7 +68,7 @@ export function readWhole(path: string, options: ReadOptions): Uint8Array | unde
       const stat = fstatSync(fd)
       if (!stat.isFile()) throw new MvmError("state", `${path}: not a regular file`)
       const closed = options.secret ? 0o077 : options.guarded ? 0o002 : 0
-      if (closed !== 0 && ((stat.mode & closed) !== 0 || !isTrustedOwner(stat.uid))) {
+      if (closed !== 0 && ((stat.mode & closed) !== 0 || !isTrustedOwner(stat.uid, options))) {
         throw new MvmError(
           "state",
           `${path}: other users can ${options.secret ? "reach" : "write"} this file`,
@@ -96,8 +98,8 @@ export function readWhole(path: string, options: ReadOptions): Uint8Array | unde
   }
 }
 
-function isTrustedOwner(uid: number): boolean {
-  return uid === 0 || uid === process.geteuid?.()
+function isTrustedOwner(uid: number, { owner }: ReadOptions): boolean {
+  return uid === 0 || uid === process.geteuid?.() || uid === owner
 }
 
 function withFile<T>(path: string, flags: number, work: (fd: number) => T): T {

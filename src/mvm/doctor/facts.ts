@@ -141,7 +141,9 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
       file: fileSize(arenaPath),
     },
     state: stateFacts(state),
-    stateKey: attempt(() => (knownKeys(state, options.stateKeyFile)?.isChecked ? "right" : "none yet")),
+    stateKey: attempt(() =>
+      knownKeys(state, options.stateKeyFile, actor.uid)?.isChecked ? "right" : "none yet",
+    ),
     daemon:
       answer instanceof MvmError
         ? answer
@@ -150,7 +152,7 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
             uptimeSeconds: answer.status.uptimeSeconds,
             vms: answer.shown.map((vm) => vmFacts(vm, actor)),
           },
-    policy: policyFacts(policyFile, status?.vms),
+    policy: policyFacts(policyFile, actor, status?.vms),
     libvirt: accessTo(LIBVIRT_SOCKET, actor, { write: true }),
     limits: limitsOf(status?.pid ?? process.pid),
   }
@@ -181,9 +183,13 @@ function vmFacts(vm: ShowAnswer, actor: Actor): VmFacts {
   return { name, kind, state, link, verdict, hasReference, firmware, machine, files }
 }
 
-function policyFacts(path: string, vms: StatusAnswer["vms"] | undefined): HostFacts["policy"] {
+function policyFacts(
+  path: string,
+  { uid }: Actor,
+  vms: StatusAnswer["vms"] | undefined,
+): HostFacts["policy"] {
   try {
-    const policy = readPolicy(path)
+    const policy = readPolicy(path, uid)
     return { path, rules: policy.rules.length, warnings: lint(policy, vms) }
   } catch (error) {
     return { path, rules: asMvmError(error), warnings: [] }

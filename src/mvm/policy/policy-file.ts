@@ -111,17 +111,21 @@ export class PolicyFile {
   }
 }
 
-/** The policy at `path` as it is now. @throws MvmError `policy_broken`, also for a file that is absent. */
-export function readPolicy(path: string): Policy {
-  const policy = load(path)
+/**
+ * The policy at `path` as it is now. `owner` is the daemon's user, where that is another.
+ *
+ * @throws MvmError `policy_broken`, also for a file that is absent.
+ */
+export function readPolicy(path: string, owner?: number): Policy {
+  const policy = load(path, owner)
   if ("error" in policy) throw policy.error
   return policy
 }
 
-function load(path: string): Policy | BrokenPolicy {
+function load(path: string, owner?: number): Policy | BrokenPolicy {
   const file = basename(path)
   try {
-    const bytes = readWhole(path, { maxBytes: MAX_POLICY_BYTES, guarded: true })
+    const bytes = readWhole(path, { maxBytes: MAX_POLICY_BYTES, guarded: true, owner })
     if (!bytes) {
       return {
         file,

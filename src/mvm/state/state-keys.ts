@@ -93,17 +93,18 @@ export function openStateKeys(path: string, stateKeyFile: string | undefined): S
 
 /**
  * The keys of the state directory at `path` as they are; undefined where neither key nor state is there yet.
- * `isChecked`: the state was made with this very key.
+ * `isChecked`: the state was made with this very key. `owner` is the daemon's user, where that is another.
  *
  * @throws MvmError as {@link openStateKeys}. Nothing is written.
  */
 export function knownKeys(
   path: string,
   stateKeyFile: string | undefined,
+  owner?: number,
 ): { keys: StateKeys; isChecked: boolean } | undefined {
   const check = readWhole(join(path, CHECK_FILE), { maxBytes: MAX_SMALL_FILE })
   const file = stateKeyFile ?? join(path, KEY_FILE)
-  const masterKey = readMasterKey(file)
+  const masterKey = readMasterKey(file, owner)
   if (!masterKey) {
     if (stateKeyFile) {
       throw new MvmError("state_key", `${file}: there is no such state key file`, {
@@ -142,10 +143,10 @@ export function openIdentity(path: string, keys: StateKeys): Identity {
   return { publicKey, sign: p256Signer(privateKey) }
 }
 
-function readMasterKey(file: string): Uint8Array | undefined {
+function readMasterKey(file: string, owner: number | undefined): Uint8Array | undefined {
   let key: Uint8Array | undefined
   try {
-    key = readWhole(file, { maxBytes: MAX_SMALL_FILE, secret: true })
+    key = readWhole(file, { maxBytes: MAX_SMALL_FILE, secret: true, owner })
   } catch (cause) {
     const { message, hint } = cause as MvmError
     throw new MvmError("state_key", message, { hint, cause })
