@@ -5,7 +5,8 @@
  * again after the MVM itself was restarted, and to end exactly what the MVM started.
  */
 
-import { readFileSync } from "node:fs"
+import { readFileSync, readdirSync } from "node:fs"
+import { basename } from "node:path"
 
 /** starttime, field 22; the first field kept is the third. */
 const START_TIME = 19
@@ -82,6 +83,30 @@ export function waitForExit(id: ProcessId, periodMs = 200): Promise<void> {
     }, periodMs)
     timer.unref()
   })
+}
+
+/**
+ * Running processes of a program whose name begins with `program` that have `text` in an argument. Those of other
+ * users, whose arguments may be hidden, are left out.
+ */
+export function processesTold(program: string, text: string): ProcessId[] {
+  const found: ProcessId[] = []
+  for (const entry of readdirSync("/proc")) {
+    const pid = Number(entry)
+    if (!Number.isInteger(pid) || !isTold(pid, program, text)) continue
+    const id = identifyProcess(pid)
+    if (id) found.push(id)
+  }
+  return found
+}
+
+function isTold(pid: number, program: string, text: string): boolean {
+  try {
+    const [name = "", ...rest] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0")
+    return basename(name).startsWith(program) && rest.some((argument) => argument.includes(text))
+  } catch {
+    return false
+  }
 }
 
 /** SIGTERM, then SIGKILL after `graceMs`; resolves when the process is gone. */

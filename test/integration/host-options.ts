@@ -18,6 +18,8 @@ export interface HostOptions {
   readonly serve?: readonly string[]
   /** More of an environment for `mvm serve`, once the host's folder is there. */
   readonly environment?: (folder: string) => Promise<Readonly<Record<string, string>>>
+  /** The state directory, where it is not to be in the host's folder: there already, mode 0700. */
+  readonly state?: string
   readonly members?: readonly string[]
   readonly remeasure?: string
   /** Where agents and their commands look for their sockets; else the state directory. For a proxy in between. */

@@ -61,7 +61,7 @@ export interface Running {
 
 export class TestHost {
   readonly folder = mkdtempSync(join(tmpdir(), "mvi-"))
-  readonly state = join(this.folder, "s")
+  readonly state: string
   /** A copy of its own: the built file may be replaced while the tests run. */
   readonly mvm = join(this.folder, "mvm")
   readonly serveLog = join(this.folder, "serve.log")
@@ -75,11 +75,12 @@ export class TestHost {
 
   private constructor(options: HostOptions) {
     this.#options = options
+    this.state = options.state ?? join(this.folder, "s")
     this.guestState = options.guestState ?? this.state
     if (!existsSync(BUILT)) throw new Error("dist/mvm is missing: run scripts/build")
     copyFileSync(BUILT, this.mvm)
     chmodSync(this.mvm, 0o755)
-    mkdirSync(this.state, { mode: 0o700 })
+    if (options.state === undefined) mkdirSync(this.state, { mode: 0o700 })
   }
 
   /** Serve, members with agents, reference values learnt, everything allowed. */

@@ -5,16 +5,22 @@
  * is needed to find them again is in a file beside their sockets.
  */
 
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
+import { utf8 } from "../../lib/bytes.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
+import { writeDurably } from "../../platform/durable-file.ts"
 import {
   endProcess,
   identifyProcess,
   isRunning,
+  processesTold,
   waitForExit,
   type ProcessId,
 } from "../../platform/process.ts"
+
+/** Beginnings of the names of programs that a member's processes run, in the order of their ending. */
+const PROGRAMS = ["qemu-system", "swtpm"]
 
 /** Where the sockets and files of one VM are. */
 export interface VmPaths {
@@ -68,24 +74,37 @@ export function processId(pid: number, what: string): ProcessId {
 
 export function saveRunState(paths: VmPaths, state: RunState): void {
   mkdirSync(paths.run, { recursive: true, mode: 0o700 })
-  const file = join(paths.run, "run.json")
-  writeFileSync(`${file}.new`, JSON.stringify(state), { mode: 0o600 })
-  renameSync(`${file}.new`, file)
+  writeDurably(join(paths.run, "run.json"), utf8(JSON.stringify(state)))
 }
 
-/** The run state of processes that still run; stale files are removed. */
-export function loadRunState(paths: VmPaths): RunState | undefined {
-  let state: RunState
+/** What an earlier life of the MVM left of a member's processes. */
+export interface LeftRunning {
+  /** All of them, to be adopted. */
+  readonly whole: RunState | undefined
+  /** Otherwise what is to be ended, QEMU first. */
+  readonly rest: readonly ProcessId[]
+}
+
+/**
+ * Looks for them by the note beside their sockets, and where that is absent or was cut short (an MVM that died between
+ * starting a process and noting it, a power cut) by what they were told: the member's own run folder.
+ */
+export function findLeftRunning(paths: VmPaths): LeftRunning | undefined {
+  const note = readRunState(paths)
+  if (note && isRunning(note.vtpm) && (!note.qemu || isRunning(note.qemu))) return { whole: note, rest: [] }
+  const strays = PROGRAMS.flatMap((program) => processesTold(program, `${paths.run}/`))
+  if (note === null && strays.length === 0) return undefined
+  return { whole: undefined, rest: strays }
+}
+
+/** Null without a note, undefined for one that cannot be read. */
+function readRunState(paths: VmPaths): RunState | null | undefined {
   try {
-    state = JSON.parse(readFileSync(join(paths.run, "run.json"), "utf8")) as RunState
+    const state = JSON.parse(readFileSync(join(paths.run, "run.json"), "utf8")) as RunState | null
+    return state?.vtpm ? state : undefined
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") return undefined
-    throw new MvmError("state", `cannot read ${join(paths.run, "run.json")}`, {
-      cause: error,
-      hint: "stop the VM's qemu and swtpm by hand, then remove that file",
-    })
+    return errnoOf(error) === "ENOENT" ? null : undefined
   }
-  return state
 }
 
 export function clearRunState(paths: VmPaths): void {

@@ -9,7 +9,7 @@ import { existsSync, rmSync } from "node:fs"
 import { resolve } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
-import { isRunning } from "../../platform/process.ts"
+import { endProcess, isRunning } from "../../platform/process.ts"
 import { requireFiles } from "../../platform/qemu.ts"
 import { boundConsoleLog } from "./console-log.ts"
 import type { VmConfig, VmRecord } from "../state/registry.ts"
@@ -18,7 +18,7 @@ import {
   clearRunState,
   endProcesses,
   firstExit,
-  loadRunState,
+  findLeftRunning,
   vmPaths,
   type RunState,
   type VmPaths,
@@ -249,18 +249,17 @@ export class VmManager {
     for (const record of this.#parts.registry.listVms()) {
       this.#parts.handlers.onCreated(record)
       const paths = this.paths(record)
-      const state = loadRunState(paths)
-      if (!state) continue
-      const whole = isRunning(state.vtpm) && (!state.qemu || isRunning(state.qemu))
-      if (whole) {
-        this.#watch(record, state)
-        this.#parts.handlers.onStarted(record, state.resetCount, true)
+      const left = findLeftRunning(paths)
+      if (!left) continue
+      if (left.whole) {
+        this.#watch(record, left.whole)
+        this.#parts.handlers.onStarted(record, left.whole.resetCount, true)
         continue
       }
       this.#unawaited(
         "vm_exit",
         this.#changed(record.uuid, async () => {
-          await endProcesses(state)
+          for (const id of left.rest) await endProcess(id)
           clearRunState(paths)
           this.#parts.handlers.onStopped(record, "it ended while no MVM was there")
         }),
