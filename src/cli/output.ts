@@ -80,6 +80,23 @@ export function tableLines(headings: readonly string[], rows: readonly (readonly
   )
 }
 
+/** Puts `text`, as much of it as fits, in the place of the last line on a terminal's stderr. */
+export function showLine(text: string): void {
+  tryWrite(CLEAR_LINE + fitting(printable(text), columnsOf(2) - 1))
+}
+
+/** Makes room for what is said next. */
+export function clearLine(): void {
+  tryWrite(CLEAR_LINE)
+}
+
+/** The beginning of `text` that takes at most `columns` (at least one) of a terminal: some characters take two. */
+function fitting(text: string, columns: number): string {
+  let cut = text.slice(0, Math.max(1, columns))
+  while (cut.length > 1 && Bun.stringWidth(cut) > columns) cut = cut.slice(0, -1)
+  return cut
+}
+
 /** Progress on stderr while it is a terminal; nothing otherwise. */
 export class ProgressLine {
   readonly #label: string
@@ -111,7 +128,7 @@ export class ProgressLine {
   /** Makes room for what is said of the whole. */
   end(): void {
     clearInterval(this.#timer)
-    if (this.#shownMs > 0) tryWrite(CLEAR_LINE)
+    if (this.#shownMs > 0) clearLine()
   }
 
   #show(now: number): void {
@@ -123,8 +140,7 @@ export class ProgressLine {
       parts.unshift(`${Math.floor((this.#bytes / this.#totalBytes) * 100)} %`)
       if (rate > 0) parts.push(`${formatDuration(((this.#totalBytes - this.#bytes) / rate) * 1000)} left`)
     }
-    const columns = columnsOf(2)
-    tryWrite(`${CLEAR_LINE}${`${this.#label}: ${parts.join(", ")}`.slice(0, Math.max(1, columns - 1))}`)
+    showLine(`${this.#label}: ${parts.join(", ")}`)
   }
 }
 
@@ -150,14 +166,13 @@ export class WaitingLine {
   end(done?: string): void {
     if (!this.#timer) return
     clearInterval(this.#timer)
-    tryWrite(CLEAR_LINE)
+    clearLine()
     if (done !== undefined) note(`${done} after ${formatDuration(performance.now() - this.#startedMs)}`)
   }
 
   #show(): void {
     const seconds = Math.floor((performance.now() - this.#startedMs) / 1000)
-    const text = `mvm: ${printable(this.#what)}, ${seconds} s`
-    tryWrite(`${CLEAR_LINE}${text.slice(0, Math.max(1, columnsOf(2) - 1))}`)
+    showLine(`mvm: ${this.#what}, ${seconds} s`)
   }
 }
 
