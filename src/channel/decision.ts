@@ -6,11 +6,10 @@
  * another transcript and the channel does not open.
  */
 
-import { fromUtf8 } from "../lib/bytes.ts"
 import { P256_PUBLIC_BYTES, SHA256_BYTES } from "../lib/crypto.ts"
 import { decodeFields, encodeFields, type Field } from "../lib/encoding.ts"
-import { MvmError } from "../lib/errors.ts"
 import { isRingBytes } from "../ring/layout.ts"
+import { FieldReader } from "./field-reader.ts"
 
 const LABEL = "mvm decision v1"
 const UUID_BYTES = 16
@@ -25,6 +24,8 @@ const NO_LIMIT = 0
 const NO_MEMORY = ""
 /** The longest DECISION any end accepts. */
 export const MAX_DECISION_BYTES = 8192
+
+const read = new FieldReader("DECISION")
 
 const VERDICTS = ["trusted", "untrusted"] as const
 const KINDS = ["kernel", "agent"] as const
@@ -80,7 +81,7 @@ export interface Decision {
   readonly mvmMeasurement: Uint8Array
 }
 
-const END_NAMES = [
+export const END_NAMES = [
   "uuid",
   "name",
   "identityKey",
@@ -135,20 +136,20 @@ export function encodeDecision(decision: Decision): Uint8Array {
  * @throws MvmError `protocol` naming the field, for anything but exactly one decision.
  */
 export function parseDecision(bytes: Uint8Array): Decision {
-  if (bytes.length > MAX_DECISION_BYTES) throw fault("length", `${bytes.length} bytes`)
+  if (bytes.length > MAX_DECISION_BYTES) throw read.fault("length", `${bytes.length} bytes`)
   const raw = decodeFields(bytes, LABEL, NAMES, { structure: "DECISION", code: "protocol" })
   return {
-    channelId: fixed(raw.channelId, CHANNEL_ID_BYTES, "channelId"),
-    timeMs: number(raw.timeMs, "timeMs"),
-    asker: end(raw, "asker"),
-    answerer: end(raw, "answerer"),
-    role: oneOf(raw.role, ROLES, "role"),
-    service: text(raw.service, MAX_NAME_BYTES, "service"),
-    rule: text(raw.rule, MAX_RULE_BYTES, "rule"),
+    channelId: read.fixed(raw.channelId, CHANNEL_ID_BYTES, "channelId"),
+    timeMs: read.number(raw.timeMs, "timeMs"),
+    asker: endOf(raw, "asker"),
+    answerer: endOf(raw, "answerer"),
+    role: read.oneOf(raw.role, ROLES, "role"),
+    service: read.text(raw.service, MAX_NAME_BYTES, "service"),
+    rule: read.text(raw.rule, MAX_RULE_BYTES, "rule"),
     ...way(raw),
-    digestMode: oneOf(raw.digestMode, DIGEST_MODES, "digestMode"),
-    maxBytes: number(raw.maxBytes, "maxBytes") || undefined,
-    mvmMeasurement: fixed(raw.mvmMeasurement, SHA256_BYTES, "mvmMeasurement"),
+    digestMode: read.oneOf(raw.digestMode, DIGEST_MODES, "digestMode"),
+    maxBytes: read.number(raw.maxBytes, "maxBytes") || undefined,
+    mvmMeasurement: read.fixed(raw.mvmMeasurement, SHA256_BYTES, "mvmMeasurement"),
   }
 }
 
@@ -156,74 +157,48 @@ export function parseDecision(bytes: Uint8Array): Decision {
 function way(
   raw: Record<(typeof NAMES)[number], Uint8Array>,
 ): Pick<Decision, "transport" | "isolation" | "ringBytes"> {
-  const transport = oneOf(raw.transport, TRANSPORTS, "transport")
-  const ringBytes = number(raw.ringBytes, "ringBytes")
+  const transport = read.oneOf(raw.transport, TRANSPORTS, "transport")
+  const ringBytes = read.number(raw.ringBytes, "ringBytes")
   if (transport === "memory") {
-    if (!isRingBytes(ringBytes)) throw fault("ringBytes", `${ringBytes} is no ring size`)
-    return { transport, isolation: oneOf(raw.isolation, ISOLATIONS, "isolation"), ringBytes }
+    if (!isRingBytes(ringBytes)) throw read.fault("ringBytes", `${ringBytes} is no ring size`)
+    return { transport, isolation: read.oneOf(raw.isolation, ISOLATIONS, "isolation"), ringBytes }
   }
-  oneOf(raw.isolation, [NO_MEMORY], "isolation")
-  if (ringBytes !== 0) throw fault("ringBytes", `${ringBytes} on a relay`)
+  read.oneOf(raw.isolation, [NO_MEMORY], "isolation")
+  if (ringBytes !== 0) throw read.fault("ringBytes", `${ringBytes} on a relay`)
   return { transport, isolation: undefined, ringBytes }
 }
 
-function endFields(end: DecisionEnd): Field[] {
+/** Those of {@link END_NAMES}. */
+export function endFields(end: DecisionEnd): Field[] {
   const { uuid, name, identityKey, verdict, bootId, kind, program } = end
   return [uuid, name, identityKey, verdict, bootId, kind, program.path, program.digest]
 }
 
-function end(raw: Record<(typeof NAMES)[number], Uint8Array>, who: "asker" | "answerer"): DecisionEnd {
-  const identityKey = fixed(raw[`${who}.identityKey`], P256_PUBLIC_BYTES, `${who}.identityKey`)
+/** An end whose fields stand in `raw` as "who.name". @throws MvmError `protocol` naming the field of `structure` */
+export function endOf<const Who extends string>(
+  raw: Readonly<Record<`${Who}.${(typeof END_NAMES)[number]}`, Uint8Array>>,
+  who: Who,
+  fields = read,
+): DecisionEnd {
+  const of = (name: (typeof END_NAMES)[number]): [bytes: Uint8Array, field: string] => {
+    const field = `${who}.${name}` as const
+    return [raw[field], field]
+  }
+  const fixed = (name: (typeof END_NAMES)[number], lengthBytes: number): Uint8Array => {
+    const [bytes, field] = of(name)
+    return fields.fixed(bytes, lengthBytes, field)
+  }
+  const text = (name: (typeof END_NAMES)[number], maxBytes: number): string => {
+    const [bytes, field] = of(name)
+    return fields.text(bytes, maxBytes, field)
+  }
   return {
-    uuid: fixed(raw[`${who}.uuid`], UUID_BYTES, `${who}.uuid`),
-    name: text(raw[`${who}.name`], MAX_NAME_BYTES, `${who}.name`),
-    identityKey,
-    verdict: oneOf(raw[`${who}.verdict`], VERDICTS, `${who}.verdict`),
-    bootId: fixed(raw[`${who}.bootId`], BOOT_ID_BYTES, `${who}.bootId`),
-    kind: oneOf(raw[`${who}.kind`], KINDS, `${who}.kind`),
-    program: {
-      path: text(raw[`${who}.programPath`], MAX_PATH_BYTES, `${who}.programPath`),
-      digest: fixed(raw[`${who}.programDigest`], SHA256_BYTES, `${who}.programDigest`),
-    },
+    uuid: fixed("uuid", UUID_BYTES),
+    name: text("name", MAX_NAME_BYTES),
+    identityKey: fixed("identityKey", P256_PUBLIC_BYTES),
+    verdict: fields.oneOf(raw[`${who}.verdict`], VERDICTS, `${who}.verdict`),
+    bootId: fixed("bootId", BOOT_ID_BYTES),
+    kind: fields.oneOf(raw[`${who}.kind`], KINDS, `${who}.kind`),
+    program: { path: text("programPath", MAX_PATH_BYTES), digest: fixed("programDigest", SHA256_BYTES) },
   }
-}
-
-function fixed(bytes: Uint8Array, lengthBytes: number, field: string): Uint8Array {
-  if (bytes.length !== lengthBytes) throw fault(field, `${bytes.length} bytes, not ${lengthBytes}`)
-  return bytes.slice()
-}
-
-function number(bytes: Uint8Array, field: string): number {
-  if (bytes.length !== 8) throw fault(field, `${bytes.length} bytes, not 8`)
-  const value = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0)
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw fault(field, "too large")
-  return Number(value)
-}
-
-/** Text a person may be shown: valid UTF-8 without control characters. */
-function text(bytes: Uint8Array, maxBytes: number, field: string): string {
-  if (bytes.length > maxBytes) throw fault(field, `${bytes.length} bytes, at most ${maxBytes}`)
-  let value: string
-  try {
-    value = fromUtf8(bytes)
-  } catch {
-    throw fault(field, "not UTF-8")
-  }
-  if (/\p{Cc}/u.test(value)) throw fault(field, "a control character")
-  return value
-}
-
-function oneOf<const Value extends string>(
-  bytes: Uint8Array,
-  values: readonly Value[],
-  field: string,
-): Value {
-  const value = text(bytes, MAX_NAME_BYTES, field)
-  const found = values.find((known) => known === value)
-  if (found === undefined) throw fault(field, "unknown value")
-  return found
-}
-
-function fault(field: string, problem: string): MvmError {
-  return new MvmError("protocol", `DECISION.${field}: ${problem}`)
 }

@@ -34,3 +34,15 @@ export const endOfDirection = {
   digest: bytes(32),
   content: optional(bytes(32)),
 }
+
+/** Of a deposit, and of its region of shared memory while it is filled or emptied. */
+export const depositId = bytes(16)
+
+/** The longest part of a deposit that one frame carries. */
+export const DEPOSIT_PART_BYTES = 48 * 1024
+
+/** The key of a deposit and its pseudo-address, encrypted to the target. */
+export const sealedKey = bytesUpTo(256)
+
+/** What a deposit holds, as its depositor states it: content, and the sealed records that stand for it. */
+export const depositSize = { lengthBytes: u53, storedBytes: u53, records: u53 }

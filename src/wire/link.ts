@@ -274,6 +274,10 @@ const ANSWERS = new Set<MessageName>([
   "MEASURED",
   "EVENT_LOG",
   "OPINION",
+  "DEPOSITING",
+  "COLLECTED",
+  "DEPOSIT_BYTES",
+  "DEPOSITS",
 ])
 
 /** Trust: `fields` is what the peer says went wrong; an unknown code becomes `aborted`. */

@@ -6,8 +6,32 @@
  * (SO_PEERCRED), never a message.
  */
 
-import { bool, bytes, bytesUpTo, name, optional, struct, text, u32, u53, type Infer } from "./schema.ts"
-import { channelId, digest, endOfDirection, record, role, share, signature } from "./fields.ts"
+import {
+  bool,
+  bytes,
+  bytesUpTo,
+  name,
+  oneOf,
+  optional,
+  struct,
+  text,
+  u32,
+  u53,
+  type Infer,
+} from "./schema.ts"
+import {
+  channelId,
+  digest,
+  endOfDirection,
+  record,
+  role,
+  share,
+  signature,
+  DEPOSIT_PART_BYTES,
+  depositId,
+  depositSize,
+  sealedKey,
+} from "./fields.ts"
 import { defineTable, row } from "./table.ts"
 
 /** Where the memory of a channel is, in the words of the agent's own kernel. */
@@ -68,6 +92,66 @@ export const LOCAL_MESSAGES = defineTable({
   RECORD: row({ id: 32, from: "both", since: 1, maxBytes: 62 * 1024, fields: { record, more: bool } }),
   /** Records of the other direction were taken up to here, see channel/record-queue. */
   CREDIT: row({ id: 33, from: "both", since: 1, maxBytes: 64, fields: { taken: u53 } }),
+  /** Content for a VM that is not there. */
+  DEPOSIT: row({
+    id: 56,
+    from: "client",
+    since: 1,
+    maxBytes: 256,
+    fields: { target: name(64), service: name(64), lifetimeSeconds: u32 },
+  }),
+  DEPOSITING: row({
+    id: 57,
+    from: "agent",
+    since: 1,
+    maxBytes: 512,
+    fields: {
+      depositId,
+      targetUuid: bytes(16),
+      targetKey: bytes(65),
+      laddress: bytes(16),
+      maxBytes: optional(u53),
+    },
+  }),
+  /** Sealed records. From a client that collects: without any, the wish for more; to it: none at their end. */
+  DEPOSIT_DATA: row({
+    id: 58,
+    from: "both",
+    since: 1,
+    maxBytes: 50 * 1024,
+    fields: { part: bytesUpTo(DEPOSIT_PART_BYTES) },
+  }),
+  /** Answered by DONE once the MVM keeps it. */
+  DEPOSIT_FINISH: row({
+    id: 59,
+    from: "client",
+    since: 1,
+    maxBytes: 512,
+    fields: { ...depositSize, hash: bytes(32), sealedKey },
+  }),
+  COLLECT: row({
+    id: 60,
+    from: "client",
+    since: 1,
+    maxBytes: 256,
+    fields: { service: name(64), source: optional(name(64)), again: optional(depositId) },
+  }),
+  COLLECTED: row({
+    id: 61,
+    from: "agent",
+    since: 1,
+    maxBytes: 10240,
+    fields: { statement: bytesUpTo(8192), key: bytes(32), laddress: bytes(16) },
+  }),
+  DONE: row({ id: 62, from: "agent", since: 1, maxBytes: 64, fields: {} }),
+  /** Before the first byte is given out, and after the last. */
+  DELIVERED: row({
+    id: 63,
+    from: "client",
+    since: 1,
+    maxBytes: 64,
+    fields: { step: oneOf(["begun", "delivered"]) },
+  }),
   LOGGED: row({ id: 24, from: "agent", since: 1, maxBytes: 64, fields: {} }),
   FAILED: row({
     id: 23,

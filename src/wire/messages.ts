@@ -24,7 +24,19 @@ import {
   u53,
   type Infer,
 } from "./schema.ts"
-import { channelId, digest, endOfDirection, record, role, share, signature } from "./fields.ts"
+import {
+  channelId,
+  digest,
+  endOfDirection,
+  record,
+  role,
+  share,
+  signature,
+  DEPOSIT_PART_BYTES,
+  depositId,
+  depositSize,
+  sealedKey,
+} from "./fields.ts"
 import { defineTable, row } from "./table.ts"
 
 /** Version of this table. A peer of another major version is refused at HELLO. */
@@ -252,6 +264,108 @@ export const MESSAGES = defineTable({
     since: 1,
     maxBytes: 64,
     fields: { tag: bytes(16), lengthBytes: u53 },
+  /** Content for a VM that is not there: where it goes, for how long, and whether shared memory is mapped here. */
+  DEPOSIT: row({
+    id: 88,
+    from: "guest",
+    since: 1,
+    maxBytes: 2048,
+    fields: { target: name(64), service: name(64), lifetimeSeconds: u32, memory: bool, program },
+  }),
+  DEPOSITING: row({
+    id: 89,
+    from: "mvm",
+    since: 1,
+    maxBytes: 2048,
+    fields: {
+      depositId,
+      nonce,
+      targetUuid: bytes(16),
+      targetName: name(64),
+      targetKey: bytes(65),
+      /** the region, and the pseudo-address */
+      sealed: bytesUpTo(1024),
+      logOffset: u53,
+      maxBytes: optional(u53),
+    },
+  }),
+  /**
+   * The next part of the records. From the depositor, answered by DONE: in `part`, or else the first `lengthBytes`
+   * of the region. From the collector, answered by DEPOSIT_BYTES: what is wanted.
+   */
+  DEPOSIT_DATA: row({
+    id: 90,
+    from: "guest",
+    since: 1,
+    maxBytes: 50 * 1024,
+    fields: { depositId, offset: u53, lengthBytes: u32, part: optional(bytesUpTo(DEPOSIT_PART_BYTES)) },
+  }),
+  /** The depositor's claim; answered by DONE once the deposit is kept. */
+  DEPOSIT_FINISH: row({
+    id: 91,
+    from: "guest",
+    since: 1,
+    maxBytes: 4096,
+    fields: { depositId, ...depositSize, hash: bytes(32), sealedKey, signature, quote },
+  }),
+  /** Without a deposit's id, answered by DEPOSITS: what waits for the VM that asks. With it, by COLLECTED. */
+  COLLECT: row({
+    id: 92,
+    from: "guest",
+    since: 1,
+    maxBytes: 2048,
+    fields: {
+      depositId: optional(depositId),
+      service: optional(name(64)),
+      source: optional(name(64)),
+      /** names the collector's memory of what it has: another one knows nothing of earlier collections */
+      memoryId: bytes(16),
+      memory: bool,
+      program,
+    },
+  }),
+  COLLECTED: row({
+    id: 93,
+    from: "mvm",
+    since: 1,
+    maxBytes: 16384,
+    fields: {
+      depositId,
+      statement: bytesUpTo(8192),
+      statementSignature: signature,
+      sealedKey,
+      /** the region, encrypted to the collector; its length is 0 where the bytes travel over the link */
+      sealed: bytesUpTo(1024),
+    },
+  }),
+  DEPOSIT_BYTES: row({
+    id: 94,
+    from: "mvm",
+    since: 1,
+    maxBytes: 50 * 1024,
+    fields: { lengthBytes: u32, part: optional(bytesUpTo(DEPOSIT_PART_BYTES)) },
+  }),
+  DEPOSITS: row({
+    id: 95,
+    from: "mvm",
+    since: 1,
+    maxBytes: 16384,
+    fields: {
+      waiting: list(
+        struct({
+          depositId,
+          source: name(64),
+          service: name(64),
+          lengthBytes: u53,
+          expiresMs: u53,
+          /** handed out before, to this memory or to another */
+          taken: oneOf(["never", "here", "elsewhere"]),
+        }),
+        64,
+      ),
+      /** beyond those */
+      more: u32,
+    },
   }),
 
   STANDING: row({ id: 200, from: "guest", since: 1, maxBytes: 64, fields: {} }),

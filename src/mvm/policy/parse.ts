@@ -83,6 +83,7 @@ function constraintsOf(demands: Demands, defaults: Constraints): Constraints {
     maxBytes: demands.max_bytes ?? defaults.maxBytes,
     maxSeconds: demands.max_seconds ?? defaults.maxSeconds,
     maxChannels: demands.max_channels ?? defaults.maxChannels,
+    deposit: demands.deposit ?? defaults.deposit,
   }
 }
 

@@ -72,4 +72,9 @@ export const DEMAND_KEYS: Readonly<Record<keyof NonNullable<PolicyDocument["sett
     meaning: "how many channels may be open at once under the rule",
     default: "none",
   },
+  deposit: {
+    value: "true or false",
+    meaning: "whether content may be left for a target that is not there (mvm guest deposit)",
+    default: "false",
+  },
 }

@@ -87,6 +87,7 @@ const demands = {
   ),
   max_seconds: v.optional(count("seconds")),
   max_channels: v.optional(count("channels")),
+  deposit: v.optional(v.boolean("expected true or false")),
 }
 export const DEMANDS = Object.keys(demands) as (keyof typeof demands)[]
 

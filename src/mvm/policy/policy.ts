@@ -36,6 +36,8 @@ export interface Constraints {
   readonly maxSeconds: number | undefined
   /** Open at once under this rule. */
   readonly maxChannels: number | undefined
+  /** Whether content may also be left for a target that is not there: it has no forward secrecy. */
+  readonly deposit: boolean
 }
 
 export const DEFAULT_CONSTRAINTS: Constraints = {
@@ -46,6 +48,7 @@ export const DEFAULT_CONSTRAINTS: Constraints = {
   maxBytes: undefined,
   maxSeconds: undefined,
   maxChannels: undefined,
+  deposit: false,
 }
 
 export interface ProgramPattern {

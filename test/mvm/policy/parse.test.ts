@@ -44,6 +44,7 @@ measurement = ["agent", "kernel"]
 max_bytes = "10 GiB"
 max_seconds = 60
 max_channels = 2
+deposit = true
 `,
       "/etc/mvm/policy.toml",
     )
@@ -74,6 +75,7 @@ max_channels = 2
           maxBytes: 10 * 2 ** 30,
           maxSeconds: 60,
           maxChannels: 2,
+          deposit: true,
         },
       },
     ])
@@ -90,6 +92,7 @@ max_channels = 2
       maxBytes: undefined,
       maxSeconds: undefined,
       maxChannels: undefined,
+      deposit: false,
     })
     const settings = '[settings]\nmeasurement = "agent"\nmax_bytes = 5\n'
     const [one, two] = parsePolicy(`${settings}${RULE}${RULE}max_bytes = "1 KiB"\n`, "p.toml").rules
