@@ -60,8 +60,9 @@ export class RecordReader implements RecordSource {
     return this.#bytes.length - this.#at
   }
 
+  /** @param bytes copied */
   push(bytes: Uint8Array): void {
-    this.#bytes = this.restBytes === 0 ? bytes : Buffer.concat([this.#bytes.subarray(this.#at), bytes])
+    this.#bytes = Buffer.concat([this.#bytes.subarray(this.#at), bytes])
     this.#at = 0
   }
 

@@ -7,12 +7,14 @@
 import { auditExport, auditList, auditVerify } from "./audit.ts"
 import { channelClose, channelList } from "./channel.ts"
 import type { CommandSpec } from "./command.ts"
+import { depositList, depositRemove } from "./deposit.ts"
 import { completionCommand } from "./completion/command.ts"
 import { doctorCommand } from "./doctor.ts"
 import { guestAgent } from "./guest/agent.ts"
 import { guestDoctor } from "./guest/doctor.ts"
 import { guestConnect } from "./guest/connect.ts"
 import { guestInstall } from "./guest/install.ts"
+import { guestDeposit } from "./guest/deposit.ts"
 import { guestRecv } from "./guest/recv.ts"
 import { guestServe } from "./guest/serve.ts"
 import { guestSend } from "./guest/send.ts"
@@ -71,6 +73,8 @@ export const COMMANDS: readonly CommandSpec[] = [
   policyTest,
   channelList,
   channelClose,
+  depositList,
+  depositRemove,
   auditList,
   auditVerify,
   auditExport,
@@ -79,6 +83,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestRecv,
   guestServe,
   guestConnect,
+  guestDeposit,
   guestStatus,
   guestInstall,
   guestDoctor,

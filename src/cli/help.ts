@@ -23,6 +23,7 @@ const SECTIONS: Readonly<Record<string, string>> = {
   measure: "what they may run",
   policy: "who may talk to whom",
   channel: "open channels",
+  deposit: "what was left for a VM",
   audit: "what happened",
   guest: "inside a VM, or on the host with --local NAME",
   [HOST_SECTION]: "from the host itself, as the member named host",

@@ -1,6 +1,7 @@
 /** @module cli/serve */
 
 import { isHealthy, summaryOf } from "../mvm/health.ts"
+import { DEFAULT_LIMITS } from "../mvm/deposits/quota.ts"
 import { CONTENT_TYPE } from "../mvm/metrics/exposition.ts"
 import { scrape } from "../mvm/metrics/scrape.ts"
 import { serve } from "../mvm/serve.ts"
@@ -42,6 +43,9 @@ export const serveCommand: CommandSpec = {
       flags: "--lease <time>",
       description: "how long a channel lives without a new measurement (default 90s)",
     },
+    { flags: "--deposits <size>", description: "the most of deposits that are kept (default 1G)" },
+    { flags: "--deposits-vm <size>", description: "the most of one VM's (default 256M)" },
+    { flags: "--deposits-expire <time>", description: "the longest one is kept (default 7d)" },
     {
       flags: "--certificates",
       description: "give every new vTPM certificates by a local CA, as vm create --certificate",
@@ -74,6 +78,11 @@ export const serveCommand: CommandSpec = {
       },
       ringBytes: call.sizeBytes("ring", DEFAULT_RING_BYTES),
       certificates: call.flag("certificates"),
+      deposits: {
+        totalBytes: call.sizeBytes("deposits", DEFAULT_LIMITS.totalBytes),
+        vmBytes: call.sizeBytes("depositsVm", DEFAULT_LIMITS.vmBytes),
+        maxLifetimeMs: call.durationMs("depositsExpire", DEFAULT_LIMITS.maxLifetimeMs),
+      },
       leaseMs: call.durationMs("lease", DEFAULT_LEASE_MS),
       log,
     })

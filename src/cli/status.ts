@@ -123,9 +123,9 @@ function glanceLines(glance: Glance): string[] {
     `policy ${policy.state === "ok" ? `${policy.file}: ${counted(policy.rules, "rule")}` : policy.reason}`,
     `${counted(status.vms.length, "VM")}, ${counted(channels.length, "channel")}`,
     ...table(
-      ["NAME", "STATE", "LINK", "VERDICT", "TRANSPORT", "CHANNELS"],
-      status.vms.map((vm) => {
-        return [vm.name, vm.state, vm.link, vm.verdict, vm.transport ?? "-", String(vm.channels)]
+      ["NAME", "STATE", "LINK", "VERDICT", "TRANSPORT", "CHANNELS", "DEPOSITS"],
+      status.vms.map(({ name, state, link, verdict, transport, channels: open, deposits }) => {
+        return [name, state, link, verdict, transport ?? "-", String(open), String(deposits)]
       }),
     ),
     ...table(CHANNEL_HEADINGS, channels.map(channelRow)),

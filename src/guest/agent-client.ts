@@ -17,6 +17,12 @@ export interface CarriedRecords {
   taken(takenBytes: number): void
 }
 
+/** What the agent answers to a command that leaves or collects a deposit. */
+export type DepositReply = Extract<
+  LocalMessage<"agent">,
+  { readonly name: "DEPOSITING" | "COLLECTED" | "DEPOSIT_DATA" | "DONE" }
+>
+
 export type EndStatement = LocalFields<"FIN">
 
 export class AgentClient {
@@ -37,6 +43,7 @@ export class AgentClient {
   readonly #link: LocalLink<"client">
   #wake: (() => void) | undefined
   #carried: CarriedRecords | undefined
+  readonly #replies: DepositReply[] = []
   /** Came before anybody was there for them. */
   #early: LocalFields<"RECORD">[] = []
 
@@ -96,6 +103,13 @@ export class AgentClient {
   carry(carried: CarriedRecords): void {
     this.#carried = carried
     for (const { record, more } of this.#early.splice(0)) carried.record(record, more)
+  }
+
+  /** The next answer about a deposit, which must be this one. @throws MvmError as {@link until}, `protocol` */
+  async reply<N extends DepositReply["name"]>(name: N): Promise<LocalFields<N>> {
+    const reply = await this.until(() => this.#replies.shift())
+    if (reply.name === name) return reply.fields as LocalFields<N>
+    throw new MvmError("protocol", `${reply.name}: not ${name}`)
   }
 
   /** Resolves when `ready` says so. @throws MvmError what {@link check} does, if that comes first. */
@@ -176,6 +190,12 @@ export class AgentClient {
         return
       case "LOGGED":
         this.logged += 1
+        return
+      case "DEPOSITING":
+      case "COLLECTED":
+      case "DEPOSIT_DATA":
+      case "DONE":
+        this.#replies.push(message)
         return
       case "REVOKE":
         return this.#failed(new MvmError("revoked", message.fields.message))

@@ -11,11 +11,12 @@ import { VERSION } from "../lib/version.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
 import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import type { BulkQueue } from "../wire/bulk-queue.ts"
-import { LOG_CHUNK_BYTES } from "../wire/messages.ts"
+import { LOG_CHUNK_BYTES, type Program } from "../wire/messages.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
 import { CommandDoor, refuseSecondAgent } from "./command-door.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
 import type { Environment } from "./environment.ts"
+import { AgentDeposits } from "./deposits/agent-deposits.ts"
 import { EvidenceMaker } from "./evidence.ts"
 import { regionOfGrant, type Memory } from "./guest-memory.ts"
 import { LinkClient } from "./link-client.ts"
@@ -40,6 +41,7 @@ export interface AgentOptions {
 
 export class Agent implements SessionHost {
   readonly channels: AgentChannels
+  readonly deposits: AgentDeposits
   readonly log: Log
   readonly #environment: Environment
   readonly #vtpm: GuestVtpm
@@ -88,6 +90,14 @@ export class Agent implements SessionHost {
       onMessage: (message) => this.#fromMvm(message),
     })
     this.#evidence = new EvidenceMaker(vtpm, source, this.#client.link)
+    this.deposits = new AgentDeposits({
+      client: this.#client,
+      vtpm,
+      evidence: this.#evidence,
+      mapsMemory: () => "how" in this.#arena,
+      regionOf: (grant) => regionOfGrant(memory, this.#arena, grant),
+      deliveredPath: (uuid) => options.environment.deliveredPath(uuid),
+    })
     this.channels = new AgentChannels(this.#client, vtpm, this.#evidence, (grant) =>
       regionOfGrant(memory, this.#arena, grant),
     )
@@ -141,7 +151,7 @@ export class Agent implements SessionHost {
     return `linked as ${name}, ${this.#channels.size} channels, ${this.#offers.size} offers`
   }
 
-  statusJson(): string {
+  async statusJson(program: Program): Promise<string> {
     const { membership } = this.#client
     return JSON.stringify({
       version: VERSION,
@@ -157,6 +167,7 @@ export class Agent implements SessionHost {
       transport: "how" in this.#arena ? "memory" : "relay",
       channels: this.#channels.size,
       offers: [...this.#offers.values()].map(({ fields }) => fields.service),
+      deposits: await this.deposits.summary(program),
       uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 1000),
     })
   }
@@ -186,6 +197,10 @@ export class Agent implements SessionHost {
       throw error
     }
     return fields.offerId
+  }
+
+  claimService(session: CommandSession, service: string, uid: number): void {
+    this.#names.claim(service, uid, session)
   }
 
   forgetSession(session: CommandSession): void {

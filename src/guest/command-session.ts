@@ -21,20 +21,25 @@ import type { AgentChannel, AgentChannels, EndFields } from "./agent-channels.ts
 import type { PeerEnd } from "./opening-set.ts"
 import type { Carrier, CommandPort } from "./carriers/carrier.ts"
 import { RelayCarrier } from "./carriers/relay-carrier.ts"
+import type { AgentDeposits } from "./deposits/agent-deposits.ts"
+import { DepositSession } from "./deposits/deposit-session.ts"
 import { RingCarrier } from "./carriers/ring-carrier.ts"
 
 /** What the session needs of its agent. */
 export interface SessionHost {
   readonly channels: AgentChannels
+  readonly deposits: AgentDeposits
   readonly log: Log
   /** What is relayed to the MVM. */
   readonly bulk: BulkQueue
   /** Whether programs of this user may map the memory, which shows them every channel's. */
   mayMap(uid: number): boolean
-  statusJson(): string
+  statusJson(program: Program): Promise<string>
   standingJson(): Promise<string>
   registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number>
   withdrawOffer(offerId: number): void
+  /** What is deposited for a service is its owner's. @throws MvmError `refused` when that is another user */
+  claimService(session: CommandSession, service: string, uid: number): void
   /** The command is gone: service names that it registered may be others'. */
   forgetSession(session: CommandSession): void
   registerChannel(session: CommandSession, channel: AgentChannel): void
@@ -60,6 +65,7 @@ export class CommandSession {
   #failed = false
   readonly #gone = new AbortController()
   #finished = Promise.resolve()
+  #deposits: DepositSession | undefined
 
   constructor(host: SessionHost, socket: ByteSocket, program: Program) {
     this.#host = host
@@ -86,6 +92,7 @@ export class CommandSession {
     this.#ended = true
     this.#gone.abort()
     this.#host.forgetSession(this)
+    this.#deposits?.ended()
     if (this.#allocRequest !== undefined) this.#host.toMvm("CANCEL", { cancels: this.#allocRequest })
     if (this.#offerId !== undefined) this.#host.withdrawOffer(this.#offerId)
     const { channel } = this
@@ -143,7 +150,9 @@ export class CommandSession {
   #handle(message: LocalMessage<"client">): void {
     switch (message.name) {
       case "STATUS":
-        return this.tell("STATE", { json: clip(this.#host.statusJson(), 32000) })
+        return this.#start(async () => {
+          this.tell("STATE", { json: clip(await this.#host.statusJson(this.#program), 32000) })
+        })
       case "STANDING":
         return this.#start(async () => this.tell("STATE", { json: await this.#host.standingJson() }))
       case "OPEN":
@@ -157,6 +166,12 @@ export class CommandSession {
         return this.#mustCarry().fromCommand(message.fields.record)
       case "CREDIT":
         return this.#mustCarry().takenByCommand(message.fields.taken)
+      case "DEPOSIT":
+      case "DEPOSIT_DATA":
+      case "DEPOSIT_FINISH":
+      case "COLLECT":
+      case "DELIVERED":
+        return this.#depositing().handle(message)
       case "FIN":
       case "RECEIPT":
         return this.#end(message.name, message.fields)
@@ -165,6 +180,16 @@ export class CommandSession {
       case "ABORT":
         return this.#leave(this.#mustHave(), "ABORT", message.fields.message, message.fields.code)
     }
+  }
+
+  #depositing(): DepositSession {
+    if (this.channel || this.#busy) throw new MvmError("protocol", "one request at a time")
+    this.#deposits ??= new DepositSession(this.#host.deposits, this.#program, {
+      tell: (name, fields) => this.tell(name, fields),
+      fail: (error) => this.#fail(error),
+      claimService: (service) => this.#host.claimService(this, service, this.#program.uid),
+    })
+    return this.#deposits
   }
 
   #start(work: () => Promise<void>): void {
@@ -301,6 +326,7 @@ export class CommandSession {
       hint: error.hint === undefined ? undefined : clip(error.hint, 500),
     })
     // A command that has a channel may be writing into its region: the region is let go when the command closes.
-    if (!this.channel) this.#socket.finish()
+    // One that is in the middle of a deposit would, as it still writes, not read why.
+    if (!this.channel && !this.#deposits) this.#socket.finish()
   }
 }

@@ -6,6 +6,7 @@
  */
 
 import { readFileSync } from "node:fs"
+import { join } from "node:path"
 import { random } from "../lib/crypto.ts"
 import { MvmError } from "../lib/errors.ts"
 import { localPaths } from "../platform/local-paths.ts"
@@ -29,6 +30,8 @@ import { VmMemory } from "./vm-memory.ts"
 import type { GuestVtpm } from "./vtpm.ts"
 
 export const PORT_NAME = "org.mvm.0"
+/** On a disk that outlives the boot, if the VM has one. */
+const DELIVERED_PATH = "/var/lib/mvm-agent/delivered"
 const BOOT_ANSWER_MS = 20_000
 const RETRY_MS = 500
 
@@ -39,6 +42,8 @@ export interface Environment {
   /** @param life `onLost` is called when the TPM goes away; `stopping` ends the waiting for one */
   openTpm(life: { onLost(error: MvmError): void; stopping: AbortSignal }): Promise<TpmTransport>
   openStream(handlers: StreamHandlers): Promise<ByteStream>
+  /** Where it is remembered which deposits were delivered. @param vmUuid of this member */
+  deliveredPath(vmUuid: Uint8Array): string
   measurementSource(vtpm: GuestVtpm): Promise<MeasurementSource>
   readonly memory: GuestMemory
 }
@@ -59,6 +64,7 @@ export function vmEnvironment(socketPath: string, mapping?: Way): Environment {
       }
       return openVirtioPort(path, handlers)
     },
+    deliveredPath: () => DELIVERED_PATH,
     measurementSource: async () => kernelLog(),
     memory: new VmMemory(mapping),
   }
@@ -76,6 +82,8 @@ export function localEnvironment(stateDirectory: string, name: string): Environm
       return connectSwtpm(paths.tpm, onLost)
     },
     openStream: (handlers) => connectUnix(paths.link, handlers),
+    // Among what the MVM keeps of the endpoint, so that it goes when that does.
+    deliveredPath: (vmUuid) => join(stateDirectory, "vms", uuidText(vmUuid), "delivered"),
     measurementSource: (vtpm) => agentLog(vtpm),
     memory: localMemory,
   }
@@ -130,4 +138,8 @@ function isPoke({ payload, authenticated }: Frame): boolean {
 function kernelBootId(): Uint8Array {
   const text = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
   return Uint8Array.fromHex(text.replaceAll("-", ""))
+}
+
+function uuidText(uuid: Uint8Array): string {
+  return uuid.toHex().replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5")
 }

@@ -197,7 +197,7 @@ function summary(said: EndStatement): TransferSummary {
 }
 
 /** @returns bytes read, 0 at the end, -1 for "not now" */
-function readSome(fd: number, buffer: Uint8Array): number {
+export function readSome(fd: number, buffer: Uint8Array): number {
   try {
     return readSync(fd, buffer, 0, buffer.length, null)
   } catch (error) {

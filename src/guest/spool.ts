@@ -5,7 +5,7 @@
  * files, of this user alone, bounded by that file system's room, gone with the process.
  */
 
-import { closeSync, openSync, readSync, unlinkSync } from "node:fs"
+import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { toHex } from "../lib/bytes.ts"
@@ -37,6 +37,15 @@ export class Spool {
         cause,
         hint: "name a directory this user can write with TMPDIR",
       })
+    }
+  }
+
+  /** Puts `bytes` behind what is held. @throws MvmError `no_space`, `io` */
+  write(bytes: Uint8Array): void {
+    try {
+      for (let at = 0; at < bytes.length;) at += writeSync(this.fd, bytes, at)
+    } catch (error) {
+      throw this.failed(errnoOf(error), error)
     }
   }
 

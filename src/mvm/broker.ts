@@ -17,6 +17,7 @@ import {
   type ChannelEnd,
 } from "./channels/channel.ts"
 import type { MvmContext } from "./context.ts"
+import { Deposits } from "./deposits/deposits.ts"
 import { acceptEnd } from "./channels/end-of-direction.ts"
 import type { Member } from "./member.ts"
 import { Openings } from "./channels/openings.ts"
@@ -35,11 +36,17 @@ const COMPLAINTS_PER_SECOND = 0.1
 export class Broker {
   readonly #context: MvmContext
   readonly #openings: Openings
+  readonly #deposits: Deposits
   readonly #complaints = new WeakMap<Member, TokenBucket>()
 
   constructor(context: MvmContext) {
     this.#context = context
     this.#openings = new Openings(context)
+    this.#deposits = new Deposits(context, this.#openings.refusals)
+  }
+
+  stop(): void {
+    this.#deposits.stop()
   }
 
   /** Writes down what was only counted so far. */
@@ -62,14 +69,17 @@ export class Broker {
       member,
       new MvmError("aborted", `the link of ${member.record.name} began a new epoch`),
     )
+    this.#deposits.dropAll(member)
   }
 
   onDisconnect(member: Member): void {
     this.#openings.drop(member, new MvmError("no_agent", `the link to ${member.record.name} was lost`))
+    this.#deposits.dropAll(member)
   }
 
   /** The member can touch none of its channels any more (its VM ended): tell the other ends. */
   releaseAll(member: { uuid: string; name: string }, reason: string): void {
+    this.#deposits.releaseAll(member.uuid)
     for (const channel of this.#context.channels.of(member.uuid)) {
       this.end(channel, "aborted", reason)
       const end = endOf(channel, member.uuid)
@@ -138,10 +148,21 @@ export class Broker {
       case "CREDIT":
       case "RESUME":
         return this.#relay(member, message)
+      case "DEPOSIT":
+      case "DEPOSIT_DATA":
+      case "DEPOSIT_FINISH":
+      case "COLLECT":
+        return this.#running(member, message.requestId, this.#deposits.handle(member, message))
       case "FIN":
       case "RECEIPT":
+        if (message.name === "RECEIPT" && this.#deposits.isTaken(member, message.fields.channelId)) {
+          return this.#running(member, message.requestId, this.#deposits.delivered(member, message))
+        }
         return this.#running(member, message.requestId, this.#endOfDirection(member, message))
       case "CLOSE":
+        if (this.#deposits.has(member, message.fields.channelId)) {
+          return this.#deposits.letGo(member, message.fields.channelId)
+        }
         return this.#close(member, message.fields.channelId)
       case "ABORT": {
         const { channel, end } = this.#channelOf(member, message.fields.channelId)

@@ -10,6 +10,7 @@ import type { AuditCommitter } from "./state/audit-committer.ts"
 import type { Channel } from "./channels/channel.ts"
 import type { ChannelTable } from "./channels/channel-table.ts"
 import type { Traffic } from "./channels/traffic.ts"
+import type { DepositKeep } from "./deposits/deposit-keep.ts"
 import type { EvidenceStore } from "./evidence/store.ts"
 import type { Hub } from "./hub.ts"
 import type { Dedicated } from "./memory/dedicated.ts"
@@ -35,6 +36,7 @@ export interface MvmContext {
   readonly traffic: Traffic
   readonly meters: Meters
   readonly offers: OfferBoard
+  readonly deposits: DepositKeep
   readonly hub: Hub
   readonly identity: MvmIdentity
   /** 32 bytes: digest over what the MVM itself runs */

@@ -24,6 +24,9 @@ import { ChannelTable } from "./channels/channel-table.ts"
 import { Traffic } from "./channels/traffic.ts"
 import type { Mvm, MvmContext } from "./context.ts"
 import { controlHandlers } from "./control/control.ts"
+import { DepositKeep } from "./deposits/deposit-keep.ts"
+import { DepositTable } from "./deposits/deposit-table.ts"
+import type { DepositLimits } from "./deposits/quota.ts"
 import { EvidenceStore } from "./evidence/store.ts"
 import { Hub } from "./hub.ts"
 import { HostEndpoint } from "./vm/host-endpoint.ts"
@@ -54,6 +57,7 @@ export interface ServeOptions {
   readonly pool: DedicatedOptions["pool"]
   readonly ringBytes: number
   readonly leaseMs: number
+  readonly deposits: DepositLimits
   /** New vTPMs get endorsement certificates. */
   readonly certificates?: boolean
   readonly log: Log
@@ -154,6 +158,13 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       traffic,
       meters,
       offers: new OfferBoard(),
+      deposits: new DepositKeep({
+        directory: join(stateDir.path, "deposits"),
+        table: new DepositTable(registry.database),
+        audit,
+        limits: options.deposits,
+        log,
+      }),
       hub,
       identity: stateDir.identity,
       measurement,
@@ -162,6 +173,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       log,
     }
     const broker = new Broker(context)
+    undo.push(() => broker.stop())
     const watch = new Watch(context, broker)
     undo.push(() => watch.stop())
     const verifierOf = (record: VmRecord): Verifier => {
@@ -223,6 +235,9 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         },
         onRemoved: (record) => {
           hub.detach(record.uuid)
+          context.deposits.removeFor(record.uuid).catch((error: unknown) => {
+            log.error("deposits_of_removed", { vm: record.name, message: asMvmError(error).message })
+          })
           verifiers.delete(record.uuid)
         },
       },

@@ -264,6 +264,8 @@ export const MESSAGES = defineTable({
     since: 1,
     maxBytes: 64,
     fields: { tag: bytes(16), lengthBytes: u53 },
+  }),
+
   /** Content for a VM that is not there: where it goes, for how long, and whether shared memory is mapped here. */
   DEPOSIT: row({
     id: 88,
@@ -331,6 +333,7 @@ export const MESSAGES = defineTable({
     maxBytes: 16384,
     fields: {
       depositId,
+      nonce,
       statement: bytesUpTo(8192),
       statementSignature: signature,
       sealedKey,

@@ -15,6 +15,9 @@ import { Broker } from "../../src/mvm/broker.ts"
 import { ChannelStore } from "../../src/mvm/state/channel-store.ts"
 import { ChannelTable } from "../../src/mvm/channels/channel-table.ts"
 import type { MvmContext } from "../../src/mvm/context.ts"
+import { DepositKeep } from "../../src/mvm/deposits/deposit-keep.ts"
+import { DepositTable } from "../../src/mvm/deposits/deposit-table.ts"
+import { DEFAULT_LIMITS, type DepositLimits } from "../../src/mvm/deposits/quota.ts"
 import { EvidenceStore } from "../../src/mvm/evidence/store.ts"
 import { Dedicated } from "../../src/mvm/memory/dedicated.ts"
 import type { Plugger } from "../../src/mvm/memory/plugger.ts"
@@ -38,6 +41,7 @@ export interface Setting {
   readonly arenaBytes?: number
   readonly leaseMs?: number
   readonly plugger?: Plugger
+  readonly deposits?: DepositLimits
 }
 
 /** For members that are no VMs. */
@@ -109,6 +113,13 @@ export class ScriptedMvm {
       traffic,
       meters: new Meters(),
       offers: new OfferBoard(),
+      deposits: new DepositKeep({
+        directory: join(folder, "deposits"),
+        table: new DepositTable(registry.database),
+        audit,
+        limits: setting.deposits ?? DEFAULT_LIMITS,
+        log,
+      }),
       hub,
       identity: stateDir.identity,
       measurement: new Uint8Array(32),
@@ -117,6 +128,7 @@ export class ScriptedMvm {
       log,
     }
     const broker = new Broker(context)
+    closeLater(() => broker.stop())
     const watch = new Watch(context, broker)
     closeLater(() => watch.stop())
     return new ScriptedMvm(context, broker, watch, folder)

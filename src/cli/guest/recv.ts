@@ -6,9 +6,10 @@ import { receiveAll } from "../../guest/pump.ts"
 import { Spool } from "../../guest/spool.ts"
 import { MvmError } from "../../lib/errors.ts"
 import { setPipeSize } from "../../platform/posix.ts"
-import type { CommandSpec } from "../command.ts"
+import type { Call, CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
 import { note } from "../output.ts"
+import { receiveDeposited, type Wanted } from "./recv-deposited.ts"
 import { nameOf, serviceOf, transfer } from "./transfer.ts"
 
 const PIPE_BYTES = 1 << 20
@@ -22,7 +23,13 @@ export const guestRecv: CommandSpec = {
     { flags: "--once", description: "one transfer, then end (this is the default)" },
     { flags: "--keep", description: "go on with the next transfer; all end up in the same output" },
     { flags: "--request", description: "ask the source for it (it waits with send --offer)" },
-    { flags: "--wait [time]", description: "with --request: wait for an offer (without a time: 1h)" },
+    {
+      flags: "--wait [time]",
+      description: "with --request or --deposited: wait until there is something (without a time: 1h)",
+    },
+    { flags: "--deposited", description: "take what was left for this machine (deposit), the oldest first" },
+    { flags: "--output <file>", description: "with --deposited: write it there, whole or not at all" },
+    { flags: "--again <id>", description: "with --deposited: take this one, whatever became of it before" },
     {
       flags: "--digest <kind>",
       description: "with --request: chain, or sha256 to hash the content as well",
@@ -40,6 +47,7 @@ export const guestRecv: CommandSpec = {
     "guest recv >dump.sql",
     "guest recv web --service nightly | tar x",
     "guest recv db --request >out",
+    "guest recv --deposited --output dump.sql",
   ],
   async run(call) {
     const source = call.args[0] === undefined ? undefined : nameOf(call.args[0], "source")
@@ -49,6 +57,10 @@ export const guestRecv: CommandSpec = {
     const request = call.flag("request")
     if (request && source === undefined) {
       throw new MvmError("usage", "--request needs a source", { hint: "mvm guest recv SOURCE --request" })
+    }
+    if (call.flag("deposited")) return deposited(call, { source, service, waitMs })
+    for (const option of ["output", "again"]) {
+      if (call.given(option)) throw new MvmError("usage", `--${option} goes with --deposited`)
     }
     for (const option of ["wait", "digest"]) {
       if (request || !call.given(option)) continue
@@ -85,4 +97,19 @@ export const guestRecv: CommandSpec = {
       }
     } while (call.flag("keep"))
   },
+}
+
+async function deposited(call: Call, wanted: Pick<Wanted, "source" | "service" | "waitMs">): Promise<void> {
+  for (const option of ["request", "digest", "verifyFirst"]) {
+    if (!call.given(option)) continue
+    throw new MvmError(
+      "usage",
+      `--${option.replace("verifyFirst", "verify-first")} does not go with --deposited`,
+    )
+  }
+  const [again, output] = [call.text("again"), call.text("output")]
+  if (call.flag("keep") && (again !== undefined || output !== undefined)) {
+    throw new MvmError("usage", "--keep takes several deposits, and --again and --output are about one")
+  }
+  await receiveDeposited(call, { ...wanted, again, output, keep: call.flag("keep") })
 }

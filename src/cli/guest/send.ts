@@ -1,17 +1,14 @@
 /** @module cli/guest/send */
 
-import { closeSync, fstatSync } from "node:fs"
+import { closeSync } from "node:fs"
 import { ChannelEnd } from "../../guest/channel-end.ts"
-import { sendAll, type Source } from "../../guest/pump.ts"
-import { MvmError, errnoOf } from "../../lib/errors.ts"
-import { setPipeSize } from "../../platform/posix.ts"
+import { sendAll } from "../../guest/pump.ts"
+import { MvmError } from "../../lib/errors.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
-import { openInput } from "../input.ts"
 import { WaitingLine, note } from "../output.ts"
+import { openSource } from "./source.ts"
 import { nameOf, serviceOf, transfer } from "./transfer.ts"
-
-const PIPE_BYTES = 1 << 20
 
 export const guestSend: CommandSpec = {
   usage: "guest send <target> [file]",
@@ -74,19 +71,4 @@ export const guestSend: CommandSpec = {
       if (source.fd !== 0) closeSync(source.fd)
     }
   },
-}
-
-function openSource(path: string | undefined): Source & { totalBytes: number | undefined } {
-  const fd = path === undefined || path === "-" ? 0 : openInput(path)
-  try {
-    const stat = fstatSync(fd)
-    if (stat.isDirectory()) throw new MvmError("usage", `${path ?? "standard input"} is a directory`)
-    const regular = stat.isFile()
-    if (!regular) setPipeSize(fd, PIPE_BYTES)
-    return { fd, regular, totalBytes: regular ? stat.size : undefined }
-  } catch (error) {
-    if (fd !== 0) closeSync(fd)
-    if (errnoOf(error) === "EBADF") throw new MvmError("usage", "standard input is closed", { cause: error })
-    throw error
-  }
 }

@@ -15,6 +15,8 @@ export interface VmView {
   /** Null while no agent is linked */
   transport: "memory" | "relay" | null
   channels: number
+  /** waiting to be collected by it */
+  deposits: number
   tags: string[]
   [field: string]: unknown
 }

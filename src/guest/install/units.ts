@@ -46,6 +46,7 @@ Restart=always
 RestartSec=1
 LimitNOFILE=65536
 ReadWritePaths=/run/mvm
+StateDirectory=mvm-agent
 ProtectHome=read-only
 PrivateNetwork=yes
 RestrictAddressFamilies=AF_UNIX

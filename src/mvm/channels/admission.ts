@@ -14,6 +14,7 @@ import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
 import { decide, type Constraints, type Rule } from "../policy/decide.ts"
 import type { Session } from "../session.ts"
+import type { VmRecord } from "../state/registry.ts"
 
 /** Of the arena, and of dedicated memory, for one member. */
 const SHARE = 0.5
@@ -21,8 +22,8 @@ const SHARE = 0.5
 /** @throws MvmError `denied` unless a rule allows this, `no_target`. */
 export function authorise(
   context: MvmContext,
-  asker: Member,
-  alloc: Fields<"ALLOC">,
+  asker: { readonly record: Pick<VmRecord, "name" | "tags"> },
+  alloc: Pick<Fields<"ALLOC">, "target" | "service" | "program">,
 ): { rule: Rule; target: string; constraints: Constraints } {
   const to = context.registry.getVm(alloc.target)
   const decision = decide(context.policy.current, {

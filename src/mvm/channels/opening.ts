@@ -12,18 +12,18 @@
 import { random, sha256, p256Verify } from "../../lib/crypto.ts"
 import { equalBytes, toHex } from "../../lib/bytes.ts"
 import { MvmError } from "../../lib/errors.ts"
-import { encodeDecision, type DecisionEnd } from "../../channel/decision.ts"
+import { encodeDecision } from "../../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../../tcb/binding.ts"
 import { sealGrant, type Place } from "../../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
-import type { Program } from "../../wire/messages.ts"
 import { authorise } from "./admission.ts"
 import { allocate } from "./allocation.ts"
 import { answerOf } from "./answer-of.ts"
 import type { Channel, ChannelState } from "./channel.ts"
+import { decisionEnd } from "./decision-end.ts"
 import type { Member } from "../member.ts"
-import { uuidBytes, type Session } from "../session.ts"
+import { uuidBytes } from "../session.ts"
 import type { MvmContext } from "../context.ts"
 import { admit, sessionOf, stillThere, type Meeting } from "./meeting.ts"
 import type { AppraisedEvidence } from "../verifier.ts"
@@ -341,21 +341,4 @@ function advance(channel: Channel, to: ChannelState): void {
     throw new MvmError("aborted", channel.endReason ?? "the channel was ended while it was opened")
   }
   channel.state = to
-}
-
-function decisionEnd(
-  member: Member,
-  session: Session,
-  program: Program,
-  facts: AppraisedEvidence,
-): DecisionEnd {
-  return {
-    uuid: uuidBytes(member.record.uuid),
-    name: member.record.name,
-    identityKey: member.record.keys.identity,
-    verdict: facts.verdict,
-    bootId: Uint8Array.fromHex(session.bootId),
-    kind: session.kind,
-    program: { path: program.path, digest: program.digest },
-  }
 }

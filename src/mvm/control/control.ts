@@ -10,6 +10,7 @@ import type { Handler, Params } from "../../platform/json-rpc.ts"
 import { auditHandlers } from "./audit.ts"
 import { channelHandlers } from "./channels.ts"
 import { hostHandlers, withHost } from "./host.ts"
+import { depositHandlers } from "./deposits.ts"
 import { measureHandlers } from "./measure.ts"
 import { nameHandlers } from "./names.ts"
 import { policyHandlers } from "./policy.ts"
@@ -31,6 +32,7 @@ export function controlHandlers(mvm: Mvm): ReadonlyMap<string, Handler> {
     ...Object.entries(hostHandlers(mvm)),
     ...Object.entries(policyHandlers(mvm)),
     ...Object.entries(channelHandlers(mvm)),
+    ...Object.entries(depositHandlers(mvm)),
     ...Object.entries(auditHandlers(mvm)),
     ...Object.entries(nameHandlers(mvm)),
   ])
@@ -150,6 +152,7 @@ function summarise(mvm: Mvm, record: VmRecord): Record<string, unknown> {
     mapping: member?.session?.mapping ?? "",
     transport: member?.session ? (member.session.canMap ? "memory" : "relay") : null,
     channels: mvm.context.channels.of(record.uuid).length,
+    deposits: mvm.context.deposits.table.counts().get(record.uuid) ?? 0,
     tags: record.tags,
   }
 }

@@ -99,4 +99,22 @@ export const MIGRATIONS: readonly string[] = [
     body TEXT NOT NULL
   ) STRICT;
   `,
+  `
+  CREATE TABLE deposit (
+    key        TEXT PRIMARY KEY,
+    source     TEXT NOT NULL,
+    target     TEXT NOT NULL,
+    service    TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    memory     TEXT NOT NULL,
+    bytes      INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    sealed_key BLOB NOT NULL,
+    statement  BLOB NOT NULL,
+    signature  BLOB NOT NULL
+  ) STRICT;
+  CREATE INDEX deposit_of_target ON deposit (target, created_ms);
+  CREATE INDEX deposit_of_source ON deposit (source);
+  `,
 ]

@@ -1,0 +1,216 @@
+/**
+ * @module guest/deposits/agent-deposits
+ *
+ * The agent's half of deposits: everything that needs the vTPM or the link. A command seals and opens the records;
+ * the agent signs what was stored, proves its machine, opens the key of what is collected, and remembers what was
+ * delivered.
+ */
+
+import { depositMessage } from "../../channel/deposit.ts"
+import { parseStatement, type DepositStatement } from "../../channel/deposit-statement.ts"
+import { equalBytes, toHex } from "../../lib/bytes.ts"
+import { p256Verify, sha256 } from "../../lib/crypto.ts"
+import { MvmError } from "../../lib/errors.ts"
+import { openDepositKey } from "../../tcb/deposit-key.ts"
+import { openGrant, type Grant } from "../../tcb/grant.ts"
+import type { Fields } from "../../wire/link.ts"
+import type { LocalFields } from "../../wire/local-link.ts"
+import type { Program } from "../../wire/messages.ts"
+import { noMvm, type LinkClient, type Membership } from "../link-client.ts"
+import { STEP_MS, type AgentDepositParts } from "./agent-parts.ts"
+import { DeliveredLog } from "./delivered-log.ts"
+import { FilledDeposit } from "./filled-deposit.ts"
+import { TakenDeposit } from "./taken-deposit.ts"
+import { Window } from "./window.ts"
+
+const LIST_MS = 5_000
+
+/** What waits for this machine, as the MVM lists it. */
+export type WaitingDeposit = Fields<"DEPOSITS">["waiting"][number]
+
+export class AgentDeposits {
+  readonly #parts: AgentDepositParts
+  #delivered: { readonly path: string; readonly log: DeliveredLog } | undefined
+
+  constructor(parts: AgentDepositParts) {
+    this.#parts = parts
+  }
+
+  /** A deposit to fill. @throws MvmError as the MVM said, `no_mvm` */
+  async begin(asked: LocalFields<"DEPOSIT">, program: Program): Promise<FilledDeposit> {
+    const me = this.#membership()
+    const memory = this.#parts.mapsMemory()
+    const { fields } = await this.#client.link.request(
+      "DEPOSIT",
+      { ...asked, memory, program },
+      "DEPOSITING",
+      {
+        timeoutMs: STEP_MS,
+      },
+    )
+    const { grant, window } = await this.#openWindow(me, fields)
+    return new FilledDeposit(this.#parts, { me, asked, program, offered: fields, grant, window })
+  }
+
+  /** What waits for this machine. @throws MvmError as the MVM said, `no_mvm` */
+  async waiting(
+    filter: { readonly service?: string | undefined; readonly source?: string | undefined },
+    program: Program,
+  ): Promise<Fields<"DEPOSITS">> {
+    const me = this.#membership()
+    const { memoryId } = this.#log(me)
+    const { fields } = await this.#client.link.request(
+      "COLLECT",
+      { ...filter, memoryId, memory: false, program },
+      "DEPOSITS",
+      { timeoutMs: LIST_MS },
+    )
+    return fields
+  }
+
+  /** What waits, for people; null where no MVM says. */
+  async summary(program: Program): Promise<readonly object[] | null> {
+    try {
+      const { waiting } = await this.waiting({}, program)
+      return waiting.map(({ depositId, source, service, lengthBytes, expiresMs }) => {
+        const expires = new Date(expiresMs).toISOString()
+        return { id: toHex(depositId), source, service, bytes: lengthBytes, expires }
+      })
+    } catch {
+      return null
+    }
+  }
+
+  /**
+   * The oldest deposit that nobody was given yet.
+   *
+   * @param wanted `again` is the id of one to take whatever became of it before
+   * @throws MvmError `unreachable` when none waits, `unknown_outcome` when all that wait were begun before; as the
+   *   MVM said; `signature`, `integrity` or `protocol` when what it said does not verify.
+   */
+  async collect(wanted: LocalFields<"COLLECT">, program: Program): Promise<TakenDeposit> {
+    const me = this.#membership()
+    const log = this.#log(me)
+    const { again, service, source } = wanted
+    const { waiting } = again ? { waiting: [] } : await this.waiting({ service, source }, program)
+    const doubtful: WaitingDeposit[] = []
+    let id = again
+    for (const deposit of waiting) {
+      const state = log.stateOf(toHex(deposit.depositId))
+      if (state === "delivered" || state === "settled") {
+        await this.#receiptAgain(deposit.depositId, program, log)
+      } else if (state === "begun" || deposit.taken === "elsewhere") {
+        doubtful.push(deposit)
+      } else {
+        id ??= deposit.depositId
+      }
+    }
+    if (!id) throw nothingWaits(wanted, doubtful)
+    return this.#take(id, program, log)
+  }
+
+  async #take(depositId: Uint8Array, program: Program, log: DeliveredLog): Promise<TakenDeposit> {
+    const me = this.#membership()
+    const { fields } = await this.#client.link.request(
+      "COLLECT",
+      { depositId, memoryId: log.memoryId, memory: this.#parts.mapsMemory(), program },
+      "COLLECTED",
+      { timeoutMs: STEP_MS },
+    )
+    const statement = this.#verifiedStatement(me, depositId, fields)
+    const { targetUuid, service } = statement
+    const secret = await openDepositKey(
+      { zgen: (point) => this.#parts.vtpm.zgen(point), recipientPublic65: this.#parts.vtpm.sealingPublicKey },
+      { depositId, targetUuid, service },
+      fields.sealedKey,
+    )
+    verifySource(statement, secret.laddress, fields.sealedKey)
+    const { window } = await this.#openWindow(me, fields)
+    return new TakenDeposit(this.#parts, { statement, signed: fields.statement, secret, window, log })
+  }
+
+  /** It was given out, and the MVM did not hear of it: it is told before anything else. */
+  async #receiptAgain(depositId: Uint8Array, program: Program, log: DeliveredLog): Promise<void> {
+    const taken = await this.#take(depositId, program, log)
+    try {
+      await taken.receipt(new AbortController().signal)
+    } finally {
+      taken.close()
+    }
+  }
+
+  /** Trust: a statement counts only under the signature of the MVM that the vTPM pins. */
+  #verifiedStatement(me: Membership, depositId: Uint8Array, fields: Fields<"COLLECTED">): DepositStatement {
+    if (!p256Verify(this.#parts.vtpm.mvmPublicKey, fields.statement, fields.statementSignature)) {
+      throw new MvmError("signature", "the statement about the deposit is not signed by the MVM")
+    }
+    const statement = parseStatement(fields.statement)
+    mustBe(equalBytes(fields.depositId, depositId), "COLLECTED.depositId: another deposit")
+    mustBe(equalBytes(statement.depositId, depositId), "STATEMENT.depositId: another deposit")
+    mustBe(equalBytes(statement.targetUuid, me.vmUuid), "STATEMENT.targetUuid: another VM")
+    return statement
+  }
+
+  async #openWindow(
+    me: Membership,
+    { depositId, nonce, sealed }: { depositId: Uint8Array; nonce: Uint8Array; sealed: Uint8Array },
+  ): Promise<{ grant: Grant; window: Window }> {
+    const recipient = {
+      zgen: (point: Uint8Array) => this.#parts.vtpm.zgen(point),
+      recipientPublic65: this.#parts.vtpm.sealingPublicKey,
+    }
+    const context = { channelId: depositId, recipientUuid: me.vmUuid, context: sha256(nonce) }
+    const grant = await openGrant(recipient, context, sealed)
+    const window = new Window(grant.lengthBytes > 0 ? await this.#parts.regionOf(grant) : undefined)
+    return { grant, window }
+  }
+
+  get #client(): LinkClient {
+    return this.#parts.client
+  }
+
+  #membership(): Membership {
+    const { membership } = this.#client
+    if (!this.#client.holds(membership)) throw noMvm()
+    return membership
+  }
+
+  #log({ vmUuid }: Membership): DeliveredLog {
+    const path = this.#parts.deliveredPath(vmUuid)
+    if (this.#delivered?.path !== path) this.#delivered = { path, log: DeliveredLog.open(path) }
+    return this.#delivered.log
+  }
+}
+
+/** Trust: who left it is shown by its vTPM's signature, over the hash that the MVM found. */
+function verifySource(statement: DepositStatement, laddress: Uint8Array, sealedKey: Uint8Array): void {
+  const { source, programUid } = statement
+  const program = { ...source.program, uid: programUid }
+  const message = depositMessage({ ...statement, laddress, sealedKey, program })
+  if (!p256Verify(source.identityKey, message, statement.sourceSignature)) {
+    throw new MvmError("signature", `the deposit is not signed by ${source.name}`)
+  }
+}
+
+function nothingWaits(
+  { service, source }: LocalFields<"COLLECT">,
+  doubtful: readonly WaitingDeposit[],
+): MvmError {
+  const [first] = doubtful
+  if (!first) {
+    const from = source === undefined ? "" : ` from ${source}`
+    return new MvmError("unreachable", `no deposit${from} waits here, service ${service}`)
+  }
+  const id = toHex(first.depositId)
+  return new MvmError(
+    "unknown_outcome",
+    `deposit ${id} of ${first.source} was begun before, and nobody knows more`,
+    {
+      hint: `mvm guest recv --deposited --again ${id} takes it once more`,
+    },
+  )
+}
+
+function mustBe(condition: boolean, problem: string): void {
+  if (!condition) throw new MvmError("protocol", problem)
+}
