@@ -7,7 +7,7 @@
 
 import { equalBytes } from "../lib/bytes.ts"
 import { p256Verify, x25519Generate, type KeyPair } from "../lib/crypto.ts"
-import { MvmError } from "../lib/errors.ts"
+import { MvmError, STATUS, asMvmError } from "../lib/errors.ts"
 import { formatSize } from "../lib/units.ts"
 import { parseDecision, type Decision } from "../channel/decision.ts"
 import { channelKeys } from "../channel/keys.ts"
@@ -30,6 +30,9 @@ const SLOW_POLL_MS = 500
 
 /** How long the reason for a region that is gone may be on its way. */
 const REASON_MS = 1000
+
+/** The MVM tells an end that its channel is over before it takes its memory. */
+const MVM_WORD_MS = 100
 
 export type OpenRequest = Omit<LocalFields<"OPEN">, "share">
 export type OfferRequest = Omit<LocalFields<"OFFER">, "share">
@@ -199,11 +202,20 @@ export class ChannelEnd {
     this.#path.close()
   }
 
-  /** Tell the other end why this one gives up. */
-  abort(error: MvmError): void {
-    if (!this.agent.failure)
-      this.agent.send("ABORT", { code: error.code, message: error.message.slice(0, 300) })
+  /**
+   * Gives the channel up and tells the other end why. Memory that was taken away looks like memory that was tampered
+   * with, so what the MVM has to say of that comes first.
+   *
+   * @returns the reason
+   */
+  async abort(error: unknown): Promise<MvmError> {
+    const seen = asMvmError(error)
+    const mayBeTaken = seen.status === STATUS.integrity && this.decision.isolation === "dedicated"
+    if (mayBeTaken) await this.agent.event(MVM_WORD_MS, () => false)
+    const { failure } = this.agent
+    if (!failure) this.agent.send("ABORT", { code: seen.code, message: seen.message.slice(0, 300) })
     this.#path.close()
+    return mayBeTaken ? (failure ?? seen) : seen
   }
 
   async #wait(ready: () => boolean, request: () => boolean, cancel: () => void): Promise<void> {

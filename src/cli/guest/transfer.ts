@@ -8,7 +8,7 @@ import { AgentClient } from "../../guest/agent-client.ts"
 import type { ChannelEnd } from "../../guest/channel-end.ts"
 import type { TransferSummary } from "../../guest/pump.ts"
 import { toHex } from "../../lib/bytes.ts"
-import { MvmError, asMvmError } from "../../lib/errors.ts"
+import { MvmError } from "../../lib/errors.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
 import { isName } from "../../wire/schema.ts"
 import type { Call } from "../command.ts"
@@ -56,8 +56,7 @@ export async function transfer(options: TransferOptions): Promise<void> {
     report(options, end, summary, performance.now() - startedMs)
   } catch (error) {
     line?.end()
-    end?.abort(asMvmError(error))
-    throw error
+    throw end ? await end.abort(error) : error
   } finally {
     agent.close()
   }

@@ -37,9 +37,7 @@ export async function runSession(end: ChannelEnd, session: Session): Promise<Ses
     end.close()
     return summary
   } catch (error) {
-    const failure = asMvmError(error)
-    end.abort(failure)
-    throw failure
+    throw await end.abort(error)
   }
 }
 

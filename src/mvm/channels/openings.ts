@@ -125,6 +125,8 @@ export class Openings {
         message: told.message,
       })
     }
+    // Its memory may be what failed.
+    channel.memory?.revoke()
     // An answerer that was granted the region may map it: its CLOSE frees it, or an epoch without the channel.
     if (channel.granted) this.#context.channels.release(channel, channel.asker)
     else this.#context.channels.discard(channel)

@@ -84,7 +84,7 @@ export class Dedicated implements LeaseOwner {
   }
 
   get view(): DedicatedView {
-    const all = this.holdings.all()
+    const all = this.holdings.all().filter(({ isTrial }) => !isTrial)
     const count = (use: Holding["use"]): number => all.filter((holding) => holding.use === use).length
     return {
       limitBytes: this.limitBytes,
@@ -240,12 +240,14 @@ export class Dedicated implements LeaseOwner {
     const { audit, log, onLost } = this.#parts
     const name = holding.ends.find(({ uuid }) => uuid === plug.uuid)?.name ?? plug.uuid
     if (plug.state === "ignored") {
+      this.trials.ignored({ uuid: plug.uuid, name })
       log.warn("unplug_ignored", { vm: name, memory: holding.id })
       const ends = holding.ends.map((end) => end.name)
-      void audit.commit("unplug_ignored", { vm: name, memory: holding.id, ends })
+      if (!holding.isTrial) void audit.commit("unplug_ignored", { vm: name, memory: holding.id, ends })
     }
     if (plug.state !== "absent") return
-    if (before === "ignored") void audit.commit("unplug_late", { vm: name, memory: holding.id })
+    if (before === "ignored" && !holding.isTrial)
+      void audit.commit("unplug_late", { vm: name, memory: holding.id })
     const lease = this.#leases.get(holding)
     if (before === "plugged" && lease) onLost(lease, `${name} let go of the memory`)
     if (holding.use === "idle") this.#retire(holding)

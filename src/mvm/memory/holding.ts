@@ -44,12 +44,20 @@ interface End extends Holder {
   readonly plug: Plug | undefined
 }
 
+export interface HoldingSize {
+  /** Of the file and the device */
+  readonly sizeBytes: number
+  readonly ringBytes: number
+  readonly isTrial?: boolean
+}
+
 export interface StoredHolding {
   readonly id: string
   readonly path: string
   readonly tag: string
   readonly sizeBytes: number
   readonly ringBytes: number
+  readonly isTrial: boolean
   readonly isRetired: boolean
   readonly ends: readonly (Holder & { readonly bus: string | null })[]
 }
@@ -70,6 +78,8 @@ export class Holding {
   usedMs = 0
   /** The channel that uses it is the last one. */
   isLast = false
+  /** Only to see whether a guest finds it */
+  readonly isTrial: boolean
   readonly path: string
   readonly #parts: HoldingParts
   #fd: number | undefined
@@ -81,6 +91,7 @@ export class Holding {
     this.tag = fromHex(stored.tag)
     this.sizeBytes = sizeBytes
     this.ringBytes = stored.ringBytes
+    this.isTrial = stored.isTrial
     this.path = path
     this.#fd = fd
     this.ends = stored.ends.map(({ bus, ...holder }) => {
@@ -95,11 +106,7 @@ export class Holding {
   }
 
   /** @throws MvmError `io`, `no_space`. */
-  static create(
-    parts: HoldingParts,
-    holders: readonly Holder[],
-    size: { sizeBytes: number; ringBytes: number },
-  ): Holding {
+  static create(parts: HoldingParts, holders: readonly Holder[], size: HoldingSize): Holding {
     const id = toHex(random(8))
     const path = `${parts.prefix}${id}`
     const fd = createSharedFile(path)
@@ -107,7 +114,11 @@ export class Holding {
       ftruncateSync(fd, size.sizeBytes)
       const ends = holders.map((holder) => ({ ...holder, bus: null }))
       const tag = toHex(random(16))
-      const holding = new Holding(parts, { id, path, tag, ...size, isRetired: false, ends }, fd)
+      const holding = new Holding(
+        parts,
+        { id, path, tag, isTrial: false, ...size, isRetired: false, ends },
+        fd,
+      )
       holding.prepare()
       holding.#save()
       return holding
@@ -216,6 +227,7 @@ export class Holding {
       tag: toHex(this.tag),
       sizeBytes: this.sizeBytes,
       ringBytes: this.ringBytes,
+      isTrial: this.isTrial,
       isRetired: this.use === "retired",
       ends: this.ends.map(({ uuid, name, isVm, plug }) => ({ uuid, name, isVm, bus: plug?.bus ?? null })),
     }

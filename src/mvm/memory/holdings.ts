@@ -9,7 +9,7 @@ import { mkdirSync, readFileSync, readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
-import { Holding, type Holder, type HoldingParts, type StoredHolding } from "./holding.ts"
+import { Holding, type Holder, type HoldingParts, type HoldingSize, type StoredHolding } from "./holding.ts"
 import type { Plug, PlugState } from "./plug.ts"
 import type { Plugger } from "./plugger.ts"
 
@@ -55,7 +55,7 @@ export class Holdings {
   }
 
   /** @throws MvmError `io`, `no_space`. */
-  create(holders: readonly Holder[], size: { sizeBytes: number; ringBytes: number }): Holding {
+  create(holders: readonly Holder[], size: HoldingSize): Holding {
     const holding = Holding.create(this.#parts, holders, size)
     this.#all.set(holding.id, holding)
     return holding

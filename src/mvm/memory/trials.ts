@@ -9,7 +9,7 @@
  *   untried ──────────────────► trying ─────────────────────────────────────► able
  *      ▲                           │ it does not                                │
  *      │                           ▼                                            │
- *      ├─────── VM ended ─────── unable                                         │
+ *      ├─────── VM ended ─────── unable ◄──── a guest keeps a device ───────────┤
  *      └─────── VM ended ───────────────────────────────────────────────────────┘
  * ```
  */
@@ -68,6 +68,12 @@ export class Trials {
     this.#log.debug("memory_trial", { vm: name })
   }
 
+  /** Its guest kept a device that was asked back. */
+  ignored({ uuid, name }: Pick<Holder, "uuid" | "name">): void {
+    if (this.#trials.get(uuid)?.state === "unable") return
+    this.#trials.set(uuid, { state: "unable", reason: `${name} does not let go of plugged memory` })
+  }
+
   /** Its next boot may be of another kernel. */
   stopped(uuid: string): void {
     this.#trials.delete(uuid)
@@ -78,22 +84,21 @@ export class Trials {
     const conclude = (trial: Trial): void => {
       if (isCurrent()) this.#trials.set(uuid, trial)
     }
+    let holding: Holding | undefined
     try {
-      const size = { sizeBytes: TRIAL_BYTES, ringBytes: MIN_RING_BYTES }
-      const holding = this.#holdings.create([{ uuid, name, isVm: true }], size)
-      try {
-        await this.#holdings.attach(holding)
-        const { tag, lengthBytes } = holding
-        await member.link.request("MEMORY", { tag, lengthBytes }, "DONE", { timeoutMs: ANSWER_MS })
-      } finally {
-        await this.#holdings.retire(holding)
-      }
-      if (holding.isAbsent) return conclude({ state: "able" })
-      conclude({ state: "unable", reason: `${name} does not let go of plugged memory` })
+      const size = { sizeBytes: TRIAL_BYTES, ringBytes: MIN_RING_BYTES, isTrial: true }
+      holding = this.#holdings.create([{ uuid, name, isVm: true }], size)
+      await this.#holdings.attach(holding)
+      const { tag, lengthBytes } = holding
+      await member.link.request("MEMORY", { tag, lengthBytes }, "DONE", { timeoutMs: ANSWER_MS })
+      await this.#holdings.retire(holding)
+      conclude({ state: "able" })
     } catch (error) {
       const { message } = asMvmError(error)
       this.#log.warn("memory_trial_failed", { vm: name, message })
       conclude({ state: "unable", reason: `memory that is plugged into ${name} does not reach it` })
+      // A guest that did not find it lets nobody wait for its letting go.
+      if (holding) this.#holdings.retire(holding).catch(() => {})
     }
   }
 }
