@@ -15,6 +15,8 @@ import { guestDoctor } from "./guest/doctor.ts"
 import { guestConnect } from "./guest/connect.ts"
 import { guestInstall } from "./guest/install.ts"
 import { guestDeposit } from "./guest/deposit.ts"
+import { guestPeers } from "./guest/peers.ts"
+import { guestPing } from "./guest/ping.ts"
 import { guestRecv } from "./guest/recv.ts"
 import { guestServe } from "./guest/serve.ts"
 import { guestSend } from "./guest/send.ts"
@@ -85,8 +87,12 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestConnect,
   guestDeposit,
   guestStatus,
+  guestPeers,
+  guestPing,
   guestInstall,
   guestDoctor,
   hostVerb(guestSend),
   hostVerb(guestRecv),
+  hostVerb(guestConnect),
+  hostVerb(guestPing),
 ]

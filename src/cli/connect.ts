@@ -36,10 +36,13 @@ export function stateDirectoryOf(named: string | undefined): string {
 
 /** The agent's socket for this invocation. */
 export function agentSocket(call: Call): string {
-  const named = call.text("socket")
-  if (named) return resolve(named)
-  const local = call.text("local")
-  if (local) return localPaths(stateDirectory(call), local).agent
+  return agentSocketOf({ socket: call.text("socket"), local: call.text("local"), state: call.text("state") })
+}
+
+/** @param named what the command line says */
+export function agentSocketOf(named: Record<"socket" | "local" | "state", string | undefined>): string {
+  if (named.socket) return resolve(named.socket)
+  if (named.local) return localPaths(stateDirectoryOf(named.state), named.local).agent
   return process.env["MVM_AGENT"] ?? "/run/mvm/agent.sock"
 }
 

@@ -8,11 +8,9 @@
 import { statSync } from "node:fs"
 import { join } from "node:path"
 import { MvmError } from "../lib/errors.ts"
+import { HOST_NAME } from "../mvm/vm/vm-name.ts"
 import { optionName, type Call, type CommandSpec } from "./command.ts"
 import { ask, stateDirectory } from "./connect.ts"
-
-/** The MVM's name for the host. */
-const HOST_NAME = "host"
 
 const GUEST = /^guest /
 /** Which agent is meant is plain. */

@@ -68,6 +68,8 @@ export interface Caller {
   readonly program: Program
   /** Fires when the command has ended. */
   readonly gone: AbortSignal
+  /** Told before a ping's channel is open. */
+  onStages(stages: LocalFields<"STAGES">): void
 }
 
 export class AgentChannels {
@@ -109,7 +111,7 @@ export class AgentChannels {
     onRequest: (requestId: number) => void,
   ): Promise<AgentChannel> {
     const { me, allocated } = await this.#allocate(wanted, caller, onRequest)
-    const opening = this.openings.begin(allocated.channelId)
+    const opening = this.openings.begin(allocated.channelId, (stages) => caller.onStages(stages))
     try {
       const channel = await this.#request(me, allocated, { wanted, program: caller.program, opening })
       if (opening.ended) throw opening.ended
@@ -137,6 +139,7 @@ export class AgentChannels {
     { wanted, program, opening }: { wanted: LocalFields<"OPEN">; program: Program; opening: Opening },
   ): Promise<AgentChannel> {
     const { service, share } = wanted
+    const begunMs = performance.now()
     const grant = await this.#openGrant(me, allocated.channelId, sha256(allocated.nonce), allocated.sealed)
     const message = requestMessage({
       laddress: grant.laddress,
@@ -160,6 +163,7 @@ export class AgentChannels {
       },
       async (quote) => {
         const said = { channelId: allocated.channelId, signature: await signing, quote }
+        opening.quoteUs = Math.round((performance.now() - begunMs) * 1000)
         return this.#client.link.request("REQUEST", said, "OPENED", { timeoutMs: STEP_MS })
       },
     )

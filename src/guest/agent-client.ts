@@ -33,6 +33,9 @@ export class AgentClient {
   channel: LocalFields<"CHANNEL"> | undefined
   offered = false
   state: string | undefined
+  peers: LocalFields<"PEER_LIST"> | undefined
+  /** What the steps of a ping's opening took. */
+  stages: LocalFields<"STAGES"> | undefined
   peerFin: EndStatement | undefined
   peerReceipt: EndStatement | undefined
   /** FIN and RECEIPT statements of ours that the MVM has in its audit log. */
@@ -148,6 +151,12 @@ export class AgentClient {
     }
   }
 
+  /** Ends whatever is waited for with `error`. */
+  giveUp(error: MvmError): void {
+    this.#failed(error)
+    this.#notify()
+  }
+
   close(): void {
     this.failure ??= new MvmError("aborted", "the connection was closed")
     this.#socket.finish()
@@ -162,6 +171,12 @@ export class AgentClient {
         return
       case "OFFERED":
         this.offered = true
+        return
+      case "PEER_LIST":
+        this.peers = message.fields
+        return
+      case "STAGES":
+        this.stages = message.fields
         return
       case "STATE":
         this.state = message.fields.json

@@ -12,6 +12,7 @@ import { NO_BINDING } from "../tcb/binding.ts"
 import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import type { BulkQueue } from "../wire/bulk-queue.ts"
 import { LOG_CHUNK_BYTES, type Program } from "../wire/messages.ts"
+import { isReserved } from "../wire/reserved.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
 import { CommandDoor, refuseSecondAgent } from "./command-door.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
@@ -21,10 +22,11 @@ import { EvidenceMaker } from "./evidence.ts"
 import { regionOfGrant, type Memory } from "./guest-memory.ts"
 import { LinkClient } from "./link-client.ts"
 import type { MeasurementSource } from "./measurement-source.ts"
+import { PingResponder } from "./ping/responder.ts"
 import { ServiceNames } from "./service-names.ts"
 import { GuestVtpm } from "./vtpm.ts"
 
-const OFFER_ANSWER_MS = 10_000
+const ANSWER_MS = 10_000
 
 export interface AgentOptions {
   readonly environment: Environment
@@ -49,6 +51,7 @@ export class Agent implements SessionHost {
   readonly #client: LinkClient
   readonly #evidence: EvidenceMaker
   readonly #door: CommandDoor
+  readonly #pings: PingResponder
   readonly #names = new ServiceNames()
   readonly #offers = new Map<number, { session: CommandSession; fields: Fields<"OFFER"> }>()
   readonly #channels = new Map<string, { session: CommandSession; channel: AgentChannel }>()
@@ -66,7 +69,7 @@ export class Agent implements SessionHost {
     this.#door = new CommandDoor({
       source,
       log: options.log,
-      open: (socket, program) => new CommandSession(this, socket, program),
+      open: (socket, who) => new CommandSession(this, socket, who),
     })
     const { memory } = options.environment
     this.#arena = memory.arena(undefined)
@@ -88,6 +91,11 @@ export class Agent implements SessionHost {
       onLinked: (membership, kept) => this.#linked(membership.memory, kept),
       onLost: () => {},
       onMessage: (message) => this.#fromMvm(message),
+    })
+    this.#pings = new PingResponder({
+      socketPath: options.environment.socketPath,
+      log: options.log,
+      linked: (gone) => this.#client.linked(Infinity, gone),
     })
     this.#evidence = new EvidenceMaker(vtpm, source, this.#client.link)
     this.deposits = new AgentDeposits({
@@ -124,10 +132,12 @@ export class Agent implements SessionHost {
     else self.catch((error: unknown) => agent.log.warn("self", { message: asMvmError(error).message }))
     agent.#door.listen({ path: options.environment.socketPath, gid: options.gid })
     void agent.#client.run()
+    agent.#pings.start()
     return agent
   }
 
   stop(): void {
+    this.#pings.stop()
     this.#door.close()
     for (const { channel } of this.#channels.values()) {
       this.toMvm("ABORT", { channelId: channel.channelId, code: "aborted", message: "the agent stopped" })
@@ -148,7 +158,7 @@ export class Agent implements SessionHost {
   get summary(): string {
     const name = this.#client.membership?.vmName
     if (name === undefined) return "waiting for the MVM"
-    return `linked as ${name}, ${this.#channels.size} channels, ${this.#offers.size} offers`
+    return `linked as ${name}, ${this.#channels.size} channels, ${this.#offered.length} offers`
   }
 
   async statusJson(program: Program): Promise<string> {
@@ -166,18 +176,29 @@ export class Agent implements SessionHost {
       mappings: this.#environment.memory.probes(),
       transport: "how" in this.#arena ? "memory" : "relay",
       channels: this.#channels.size,
-      offers: [...this.#offers.values()].map(({ fields }) => fields.service),
+      offers: this.#offered,
       deposits: await this.deposits.summary(program),
       uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 1000),
     })
   }
 
+  /** Services that commands wait with. */
+  get #offered(): string[] {
+    return [...this.#offers.values()].map(({ fields }) => fields.service).filter((name) => !isReserved(name))
+  }
+
   /** What the MVM thinks of this member, and how far its clock is ahead of ours. @throws MvmError when it is away */
   async standingJson(): Promise<string> {
     const askedMs = Date.now()
-    const answer = await this.#client.link.request("STANDING", {}, "OPINION", { timeoutMs: OFFER_ANSWER_MS })
+    const answer = await this.#client.link.request("STANDING", {}, "OPINION", { timeoutMs: ANSWER_MS })
     const { verdict, timeMs } = answer.fields
     return JSON.stringify({ verdict, clockAheadMs: Math.round(timeMs - (askedMs + Date.now()) / 2) })
+  }
+
+  async peers(program: Program, after: string | undefined): Promise<Fields<"PEER_LIST">> {
+    const asked = { program, after }
+    const { fields } = await this.#client.link.request("PEERS", asked, "PEER_LIST", { timeoutMs: ANSWER_MS })
+    return fields
   }
 
   /** How the memory is mapped, or why it is not. */
@@ -187,11 +208,16 @@ export class Agent implements SessionHost {
 
   async registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number> {
     this.channels.membership()
+    if (isReserved(offer.service) && !session.isOwn) {
+      throw new MvmError("refused", `service ${offer.service}: the agent answers it itself`, {
+        hint: "take another name with --service",
+      })
+    }
     this.#names.claim(offer.service, offer.program.uid, session)
     const fields = { ...offer, offerId: this.#nextOffer++ }
     this.#offers.set(fields.offerId, { session, fields })
     try {
-      await this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: OFFER_ANSWER_MS })
+      await this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: ANSWER_MS })
     } catch (error) {
       this.#offers.delete(fields.offerId)
       throw error
@@ -231,7 +257,7 @@ export class Agent implements SessionHost {
       else session.lost(new MvmError("aborted", "the MVM no longer knows this channel"))
     }
     for (const { fields } of this.#offers.values()) {
-      this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: OFFER_ANSWER_MS }).catch((error) => {
+      this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: ANSWER_MS }).catch((error) => {
         this.log.warn("offer_again", { message: asMvmError(error).message })
       })
     }
@@ -272,6 +298,8 @@ export class Agent implements SessionHost {
         const session = this.#sessionOf(message.fields.channelId)
         return session ? session.peerEnd(message) : this.channels.openings.hold(message)
       }
+      case "STAGES":
+        return this.channels.openings.told(message.fields)
       case "REVOKE":
         return this.#revoked(message.fields)
       case "ABORT":

@@ -27,7 +27,7 @@ export interface DoorOptions {
   readonly source: MeasurementSource
   readonly log: Log
   /** A program is known: whoever speaks for it from now on. */
-  open(socket: ByteSocket, program: Program): CommandSession
+  open(socket: ByteSocket, who: { program: Program; isOwn: boolean }): CommandSession
 }
 
 /** Where the agent listens, and for whom. */
@@ -101,7 +101,7 @@ export class CommandDoor {
     void this.identify(pid, uid).then(
       (program) => {
         if (socket.closed) return
-        session = this.#options.open(socket, program)
+        session = this.#options.open(socket, { program, isOwn: pid === process.pid })
         this.sessions.add(session)
         for (const chunk of early) session.receive(chunk)
       },

@@ -17,7 +17,7 @@ import type { Program } from "../wire/messages.ts"
 import type { BulkQueue } from "../wire/bulk-queue.ts"
 import { MAX_RELAYED_BYTES } from "../wire/fields.ts"
 import type { ByteSocket } from "../platform/unix-socket.ts"
-import type { AgentChannel, AgentChannels, EndFields } from "./agent-channels.ts"
+import type { AgentChannel, AgentChannels, Caller, EndFields } from "./agent-channels.ts"
 import type { PeerEnd } from "./opening-set.ts"
 import type { Carrier, CommandPort } from "./carriers/carrier.ts"
 import { RelayCarrier } from "./carriers/relay-carrier.ts"
@@ -36,6 +36,8 @@ export interface SessionHost {
   mayMap(uid: number): boolean
   statusJson(program: Program): Promise<string>
   standingJson(): Promise<string>
+  /** Whom `program` may reach, by name from behind `after` on. */
+  peers(program: Program, after: string | undefined): Promise<Fields<"PEER_LIST">>
   registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number>
   withdrawOffer(offerId: number): void
   /** What is deposited for a service is its owner's. @throws MvmError `refused` when that is another user */
@@ -52,6 +54,8 @@ export class CommandSession {
   /** Set where the agent carries the channel's records. */
   carrier: Carrier | undefined
   readonly #host: SessionHost
+  /** It is the agent itself that speaks. */
+  readonly isOwn: boolean
   readonly #socket: ByteSocket
   readonly #program: Program
   readonly #link: LocalLink<"agent">
@@ -67,10 +71,11 @@ export class CommandSession {
   #finished = Promise.resolve()
   #deposits: DepositSession | undefined
 
-  constructor(host: SessionHost, socket: ByteSocket, program: Program) {
+  constructor(host: SessionHost, socket: ByteSocket, who: { program: Program; isOwn: boolean }) {
     this.#host = host
     this.#socket = socket
-    this.#program = program
+    this.#program = who.program
+    this.isOwn = who.isOwn
     this.#link = new LocalLink(
       "agent",
       (bytes) => socket.write(bytes),
@@ -155,6 +160,10 @@ export class CommandSession {
         })
       case "STANDING":
         return this.#start(async () => this.tell("STATE", { json: await this.#host.standingJson() }))
+      case "PEERS": {
+        const { after } = message.fields
+        return this.#start(async () => this.tell("PEER_LIST", await this.#host.peers(this.#program, after)))
+      }
       case "OPEN":
         return this.#start(() => this.#open(message.fields))
       case "OFFER":
@@ -201,7 +210,11 @@ export class CommandSession {
   }
 
   async #open(fields: LocalFields<"OPEN">): Promise<void> {
-    const caller = { program: this.#program, gone: this.#gone.signal }
+    const caller: Caller = {
+      program: this.#program,
+      gone: this.#gone.signal,
+      onStages: (stages) => this.tell("STAGES", stages),
+    }
     const channel = await this.#host.channels.open(fields, caller, (requestId) => {
       this.#allocRequest = requestId
     })

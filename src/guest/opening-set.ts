@@ -6,7 +6,8 @@
 
 import { toHex } from "../lib/bytes.ts"
 import type { MvmError } from "../lib/errors.ts"
-import type { NamedMessage } from "../wire/link.ts"
+import type { Fields, NamedMessage } from "../wire/link.ts"
+import type { LocalFields } from "../wire/local-link.ts"
 
 /** FIN and RECEIPT of one direction each. */
 const MAX_EARLY = 2
@@ -19,13 +20,17 @@ export interface Opening {
   isOpen: boolean
   ended: MvmError | undefined
   readonly early: PeerEnd[]
+  /** What this end's own proof took */
+  quoteUs: number
+  onStages(stages: LocalFields<"STAGES">): void
 }
 
 export class OpeningSet {
   readonly #openings = new Map<string, Opening>()
 
-  begin(channelId: Uint8Array): Opening {
-    const opening: Opening = { key: toHex(channelId), isOpen: false, ended: undefined, early: [] }
+  begin(channelId: Uint8Array, onStages: Opening["onStages"]): Opening {
+    const key = toHex(channelId)
+    const opening: Opening = { key, isOpen: false, ended: undefined, early: [], quoteUs: 0, onStages }
     this.#openings.set(opening.key, opening)
     return opening
   }
@@ -39,6 +44,12 @@ export class OpeningSet {
     const opening = this.#openings.get(toHex(channelId))
     if (opening) opening.ended ??= error
     return opening !== undefined
+  }
+
+  /** How long the MVM's steps took. */
+  told({ channelId, ...stages }: Fields<"STAGES">): void {
+    const opening = this.#openings.get(toHex(channelId))
+    opening?.onStages({ ...stages, quoteUs: opening.quoteUs })
   }
 
   /** Keeps what the peer says of its end until the channel has its command: a short transfer is over by then. */

@@ -21,6 +21,7 @@ import { Deposits } from "./deposits/deposits.ts"
 import { acceptEnd } from "./channels/end-of-direction.ts"
 import type { Member } from "./member.ts"
 import { Openings } from "./channels/openings.ts"
+import { Reach } from "./channels/reach.ts"
 import { TokenBucket } from "./token-bucket.ts"
 import { dropRelayed, relay, type RelayedMessage } from "./channels/relay.ts"
 import { isGivenArena } from "./channels/transport.ts"
@@ -37,11 +38,13 @@ export class Broker {
   readonly #context: MvmContext
   readonly #openings: Openings
   readonly #deposits: Deposits
+  readonly #reach: Reach
   readonly #complaints = new WeakMap<Member, TokenBucket>()
 
   constructor(context: MvmContext) {
     this.#context = context
     this.#openings = new Openings(context)
+    this.#reach = new Reach(context)
     this.#deposits = new Deposits(context, this.#openings.refusals)
   }
 
@@ -125,6 +128,8 @@ export class Broker {
         const { verdict } = member.verifier.opinion
         return member.link.send("OPINION", { verdict, timeMs: Date.now() }, message.requestId)
       }
+      case "PEERS":
+        return this.#running(member, message.requestId, this.#peers(member, message))
       case "OFFER":
         this.#context.offers.add(member, { ...message.fields, source: message.fields.source })
         return member.link.send("DONE", {}, message.requestId)
@@ -188,6 +193,10 @@ export class Broker {
       code: "protocol",
       message: reason,
     })
+  }
+
+  async #peers(member: Member, { requestId, fields }: NamedMessage<"PEERS">): Promise<void> {
+    member.link.send("PEER_LIST", await this.#reach.page(member, fields.program, fields.after), requestId)
   }
 
   /** Channels that an agent still holds go on; those it does not name are over for it. */

@@ -4,7 +4,7 @@
  * Fields that mean the same on the link and on the agent's local socket.
  */
 
-import { bytes, bytesUpTo, oneOf, optional, u8, u53 } from "./schema.ts"
+import { bool, bytes, bytesUpTo, list, name, oneOf, optional, struct, u8, u53, type Infer } from "./schema.ts"
 
 export const channelId = bytes(16)
 
@@ -22,6 +22,8 @@ export const record = bytesUpTo(MAX_RELAYED_BYTES)
 
 /** Which way data flows from the point of view of the sender of the message. */
 export const role = oneOf(["send", "receive", "duplex"])
+
+export const verdict = oneOf(["trusted", "untrusted", "no_reference", "unknown"])
 
 /** What the end digests cover: every record's header and tag, or the content's own SHA-256 as well. */
 export const digest = oneOf(["chain", "sha256"])
@@ -46,3 +48,15 @@ export const sealedKey = bytesUpTo(256)
 
 /** What a deposit holds, as its depositor states it: content, and the sealed records that stand for it. */
 export const depositSize = { lengthBytes: u53, storedBytes: u53, records: u53 }
+/** Another VM as one that may reach it sees it, with the services that wait there for it. */
+export const peer = struct({
+  name: name(64),
+  linked: bool,
+  verdict,
+  services: list(struct({ name: name(64), role }), 32),
+})
+
+/** How long the steps of an opening took at the MVM; some overlap. */
+export const stages = { policyUs: u53, appraisalUs: u53, answerUs: u53, grantUs: u53 }
+
+export type Peer = Infer<typeof peer>

@@ -278,6 +278,7 @@ const ANSWERS = new Set<MessageName>([
   "COLLECTED",
   "DEPOSIT_BYTES",
   "DEPOSITS",
+  "PEER_LIST",
 ])
 
 /** Trust: `fields` is what the peer says went wrong; an unknown code becomes `aborted`. */

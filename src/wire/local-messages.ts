@@ -10,6 +10,7 @@ import {
   bool,
   bytes,
   bytesUpTo,
+  list,
   name,
   oneOf,
   optional,
@@ -23,10 +24,12 @@ import {
   channelId,
   digest,
   endOfDirection,
+  peer,
   record,
   role,
   share,
   signature,
+  stages,
   DEPOSIT_PART_BYTES,
   depositId,
   depositSize,
@@ -56,6 +59,17 @@ export const LOCAL_MESSAGES = defineTable({
   STATE: row({ id: 4, from: "agent", since: 1, maxBytes: 32768, fields: { json: text(32000) } }),
   /** As {@link module:wire/messages}; answered by STATE. */
   STANDING: row({ id: 200, from: "client", since: 1, maxBytes: 64, fields: {} }),
+  /** Whom may the command reach? */
+  PEERS: row({ id: 48, from: "client", since: 1, maxBytes: 128, fields: { after: optional(name(64)) } }),
+  PEER_LIST: row({
+    id: 49,
+    from: "agent",
+    since: 1,
+    maxBytes: 49152,
+    fields: { peers: list(peer, 16), more: bool },
+  }),
+  /** Before the CHANNEL of a ping. */
+  STAGES: row({ id: 50, from: "agent", since: 1, maxBytes: 256, fields: { ...stages, quoteUs: u53 } }),
   OFFERED: row({ id: 5, from: "agent", since: 1, maxBytes: 64, fields: {} }),
   CHANNEL: row({
     id: 6,

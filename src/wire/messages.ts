@@ -36,6 +36,9 @@ import {
   depositId,
   depositSize,
   sealedKey,
+  peer,
+  stages,
+  verdict,
 } from "./fields.ts"
 import { defineTable, row } from "./table.ts"
 
@@ -378,8 +381,26 @@ export const MESSAGES = defineTable({
     from: "mvm",
     since: 1,
     maxBytes: 128,
-    fields: { verdict: oneOf(["trusted", "untrusted", "no_reference", "unknown"]), timeMs: u53 },
+    fields: { verdict, timeMs: u53 },
   }),
+
+  /** Whom may this program of the VM reach? */
+  PEERS: row({
+    id: 80,
+    from: "guest",
+    since: 1,
+    maxBytes: 2048,
+    fields: { after: optional(name(64)), program },
+  }),
+  PEER_LIST: row({
+    id: 81,
+    from: "mvm",
+    since: 1,
+    maxBytes: 49152,
+    fields: { peers: list(peer, 16), more: bool },
+  }),
+  /** How long the opening took at the MVM, before the OPENED of a ping. */
+  STAGES: row({ id: 82, from: "mvm", since: 1, maxBytes: 256, fields: { channelId, ...stages } }),
 })
 
 export type Program = Infer<typeof program>

@@ -89,6 +89,18 @@ describe.each(Object.keys(SHELLS) as Shell[])("%s completes", (name) => {
     await completes(terminal, "mvm serve --log-format=j", "mvm serve --log-format=json ")
     await completes(terminal, "mvm guest recv --local be", "mvm guest recv --local beta ")
     await completes(terminal, "mvm policy test ni", "mvm policy test nightly ")
+    await completes(terminal, "mvm guest ping --local alpha be", "mvm guest ping --local alpha beta ")
+    await completes(terminal, "mvm guest connect --local alpha be", "mvm guest connect --local alpha beta:")
+    await completes(
+      terminal,
+      "mvm guest connect --local alpha beta:ni",
+      "mvm guest connect --local alpha beta:nightly ",
+    )
+    await completes(
+      terminal,
+      "mvm guest send --local alpha beta --service ni",
+      "mvm guest send --local alpha beta --service nightly ",
+    )
     await completes(terminal, "mvm audit list --kind vm_c", "mvm audit list --kind vm_create ")
     await lists(terminal, "mvm vm start ", ["alpha", "beta"])
     await lists(terminal, "mvm vm ", ["create", "console", "certificate"])

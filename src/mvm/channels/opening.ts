@@ -26,6 +26,7 @@ import type { Member } from "../member.ts"
 import { uuidBytes } from "../session.ts"
 import type { MvmContext } from "../context.ts"
 import { admit, sessionOf, stillThere, type Meeting } from "./meeting.ts"
+import type { Stages } from "./stages.ts"
 import type { AppraisedEvidence } from "../verifier.ts"
 
 /** The longest a `send --wait` is held. */
@@ -38,6 +39,8 @@ export interface OpeningRequest {
   readonly asker: Member
   readonly alloc: Fields<"ALLOC">
   readonly cancelled: AbortSignal
+  /** Begun when the request came. */
+  readonly stages: Stages
   /** Answers ALLOC, and resolves with what `take` makes of the REQUEST that follows it, as it arrives. */
   allocated<T>(
     fields: Fields<"ALLOCATED">,
@@ -105,6 +108,7 @@ class Opening {
   async run(): Promise<Opened> {
     const [asked, answered] = await this.#bothProve()
     // Nobody gets memory that it shares with another before both have proven what they run.
+    this.#request.stages.deciding()
     await this.#channel.memory?.attach()
     const decided = this.#decide(asked, answered)
     const acceptSignature = await this.#grant(decided)
@@ -139,10 +143,11 @@ class Opening {
   /** ALLOCATED and REQUEST: steps 5 and 6 of the method. */
   async #askerProves(): Promise<Proven> {
     const { asker, askerSession, answerer } = this.#meeting
-    const { alloc } = this.#request
+    const { alloc, stages } = this.#request
     const channel = this.#channel
     const nonce = random(32)
     const targetUuid = uuidBytes(answerer.record.uuid)
+    stages.allocated()
     const proven = await this.#request.allocated(
       {
         channelId: channel.id,
@@ -167,12 +172,9 @@ class Opening {
           const who = asker.record.name
           throw new MvmError("signature", `the request of ${who} is not signed with its identity key`)
         }
-        const facts = asker.verifier.appraise(askerSession, {
-          purpose: "request",
-          nonce,
-          binding: requestBinding(message),
-          quote: fields.quote,
-        })
+        const { quote } = fields
+        const evidence = { purpose: "request", nonce, binding: requestBinding(message), quote } as const
+        const facts = stages.appraise(() => asker.verifier.appraise(askerSession, evidence))
         return { share: alloc.share, facts }
       },
     )
@@ -183,12 +185,14 @@ class Opening {
   /** CHALLENGE and EVIDENCE: the answerer's quote covers both shares. */
   async #answererProves(): Promise<Proven> {
     const { asker, answerer, answererSession, match } = this.#meeting
-    const { share: askerShare } = this.#request.alloc
+    const { alloc, stages } = this.#request
+    const { share: askerShare } = alloc
     const channel = this.#channel
     stillThere(answerer, answererSession)
     advance(channel, "challenged")
     this.#context.offers.used(match)
     const nonce = random(32)
+    stages.challenged()
     const proven = await answerOf(
       answerer,
       "CHALLENGE",
@@ -207,11 +211,12 @@ class Opening {
         if (!equalBytes(fields.channelId, channel.id)) {
           throw new MvmError("protocol", `EVIDENCE.channelId of ${answerer.record.name}: another channel`)
         }
+        stages.answered()
         const { share, quote } = fields
         const { program } = match.offer
         const binding = answerBinding({ channelId: channel.id, askerShare, answererShare: share, program })
         const evidence = { purpose: "answer", nonce, binding, quote } as const
-        return { share, facts: answerer.verifier.appraise(answererSession, evidence) }
+        return { share, facts: stages.appraise(() => answerer.verifier.appraise(answererSession, evidence)) }
       },
     )
     channel.answerer.measuredMs = performance.now()
@@ -303,6 +308,7 @@ class Opening {
       await logged
       this.#confirm()
       advance(channel, "open")
+      this.#request.stages.granted()
       return acceptSignature
     } finally {
       ended.resolve()

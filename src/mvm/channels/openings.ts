@@ -8,12 +8,14 @@
 import { toHex } from "../../lib/bytes.ts"
 import { MvmError, STATUS, asMvmError } from "../../lib/errors.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
+import { PING_SERVICE } from "../../wire/reserved.ts"
 import { STEP_TIMEOUT_MS } from "./answer-of.ts"
 import type { Channel } from "./channel.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
 import { openChannel } from "./opening.ts"
 import { Refusals } from "./refusals.ts"
+import { Stages } from "./stages.ts"
 import { reduced, refuse, tell } from "./told.ts"
 
 /** ALLOC requests one member may have under way. */
@@ -48,6 +50,7 @@ export class Openings {
     let answerTo = requestId
     let made: Channel | undefined
     let madeMs = 0
+    const stages = new Stages()
     const controller = new AbortController()
     mine.set(requestId, controller)
     try {
@@ -55,6 +58,7 @@ export class Openings {
         asker,
         alloc,
         cancelled: controller.signal,
+        stages,
         onChannel: (channel) => {
           made = channel
           madeMs = performance.now()
@@ -68,6 +72,8 @@ export class Openings {
           return waiting
         },
       })
+      const { channelId } = opened.fields
+      if (alloc.service === PING_SERVICE) asker.link.send("STAGES", { channelId, ...stages.times })
       asker.link.send("OPENED", opened.fields, answerTo)
       this.#context.meters.opened(performance.now() - madeMs)
     } catch (error) {
