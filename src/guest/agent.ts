@@ -12,8 +12,8 @@ import { NO_BINDING } from "../tcb/binding.ts"
 import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import type { BulkQueue } from "../wire/bulk-queue.ts"
 import { LOG_CHUNK_BYTES, type Program } from "../wire/messages.ts"
-import { isReserved } from "../wire/reserved.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
+import { AgentOffers } from "./agent-offers.ts"
 import { CommandDoor, refuseSecondAgent } from "./command-door.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
 import type { Environment } from "./environment.ts"
@@ -23,7 +23,6 @@ import { regionOfGrant, type Memory } from "./guest-memory.ts"
 import { LinkClient } from "./link-client.ts"
 import type { MeasurementSource } from "./measurement-source.ts"
 import { PingResponder } from "./ping/responder.ts"
-import { ServiceNames } from "./service-names.ts"
 import { GuestVtpm } from "./vtpm.ts"
 
 const ANSWER_MS = 10_000
@@ -52,11 +51,9 @@ export class Agent implements SessionHost {
   readonly #evidence: EvidenceMaker
   readonly #door: CommandDoor
   readonly #pings: PingResponder
-  readonly #names = new ServiceNames()
-  readonly #offers = new Map<number, { session: CommandSession; fields: Fields<"OFFER"> }>()
+  readonly #offers: AgentOffers
   readonly #channels = new Map<string, { session: CommandSession; channel: AgentChannel }>()
   readonly #options: AgentOptions
-  #nextOffer = 1
   #arena: Memory
   readonly #startedMs = Date.now()
 
@@ -92,6 +89,7 @@ export class Agent implements SessionHost {
       onLost: () => {},
       onMessage: (message) => this.#fromMvm(message),
     })
+    this.#offers = new AgentOffers(this.#client, options.log)
     this.#pings = new PingResponder({
       socketPath: options.environment.socketPath,
       log: options.log,
@@ -158,7 +156,7 @@ export class Agent implements SessionHost {
   get summary(): string {
     const name = this.#client.membership?.vmName
     if (name === undefined) return "waiting for the MVM"
-    return `linked as ${name}, ${this.#channels.size} channels, ${this.#offered.length} offers`
+    return `linked as ${name}, ${this.#channels.size} channels, ${this.#offers.services.length} offers`
   }
 
   async statusJson(program: Program): Promise<string> {
@@ -176,15 +174,10 @@ export class Agent implements SessionHost {
       mappings: this.#environment.memory.probes(),
       transport: "how" in this.#arena ? "memory" : "relay",
       channels: this.#channels.size,
-      offers: this.#offered,
+      offers: this.#offers.services,
       deposits: await this.deposits.summary(program),
       uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 1000),
     })
-  }
-
-  /** Services that commands wait with. */
-  get #offered(): string[] {
-    return [...this.#offers.values()].map(({ fields }) => fields.service).filter((name) => !isReserved(name))
   }
 
   /** What the MVM thinks of this member, and how far its clock is ahead of ours. @throws MvmError when it is away */
@@ -208,33 +201,19 @@ export class Agent implements SessionHost {
 
   async registerOffer(session: CommandSession, offer: Omit<Fields<"OFFER">, "offerId">): Promise<number> {
     this.channels.membership()
-    if (isReserved(offer.service) && !session.isOwn) {
-      throw new MvmError("refused", `service ${offer.service}: the agent answers it itself`, {
-        hint: "take another name with --service",
-      })
-    }
-    this.#names.claim(offer.service, offer.program.uid, session)
-    const fields = { ...offer, offerId: this.#nextOffer++ }
-    this.#offers.set(fields.offerId, { session, fields })
-    try {
-      await this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: ANSWER_MS })
-    } catch (error) {
-      this.#offers.delete(fields.offerId)
-      throw error
-    }
-    return fields.offerId
+    return this.#offers.register(session, offer)
   }
 
   claimService(session: CommandSession, service: string, uid: number): void {
-    this.#names.claim(service, uid, session)
+    this.#offers.names.claim(service, uid, session)
   }
 
   forgetSession(session: CommandSession): void {
-    this.#names.release(session)
+    this.#offers.names.release(session)
   }
 
   withdrawOffer(offerId: number): void {
-    if (this.#offers.delete(offerId)) this.#send("WITHDRAW", { offerId })
+    if (this.#offers.take(offerId)) this.#send("WITHDRAW", { offerId })
   }
 
   registerChannel(session: CommandSession, channel: AgentChannel): void {
@@ -256,11 +235,7 @@ export class Agent implements SessionHost {
       if (keptKeys.has(key)) session.carrier?.relinked?.()
       else session.lost(new MvmError("aborted", "the MVM no longer knows this channel"))
     }
-    for (const { fields } of this.#offers.values()) {
-      this.#client.link.request("OFFER", fields, "DONE", { timeoutMs: ANSWER_MS }).catch((error) => {
-        this.log.warn("offer_again", { message: asMvmError(error).message })
-      })
-    }
+    this.#offers.again()
     for (const session of this.#door.sessions) session.offerAgain()
     this.log.info("linked", { name: this.#client.membership?.vmName, mapping: this.#mapping() })
   }
@@ -333,8 +308,7 @@ export class Agent implements SessionHost {
   }
 
   #challenge(message: NamedMessage<"CHALLENGE">): void {
-    const offer = this.#offers.get(message.fields.offerId)
-    this.#offers.delete(message.fields.offerId)
+    const offer = this.#offers.take(message.fields.offerId)
     this.#answering(message.requestId, async () => {
       if (!offer) throw new MvmError("no_receiver", "the receiver has gone")
       const { service, source } = offer.fields

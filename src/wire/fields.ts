@@ -4,7 +4,21 @@
  * Fields that mean the same on the link and on the agent's local socket.
  */
 
-import { bool, bytes, bytesUpTo, list, name, oneOf, optional, struct, u8, u53, type Infer } from "./schema.ts"
+import {
+  bool,
+  bytes,
+  bytesUpTo,
+  list,
+  name,
+  oneOf,
+  optional,
+  struct,
+  text,
+  u8,
+  u32,
+  u53,
+  type Infer,
+} from "./schema.ts"
 
 export const channelId = bytes(16)
 
@@ -48,6 +62,9 @@ export const sealedKey = bytesUpTo(256)
 
 /** What a deposit holds, as its depositor states it: content, and the sealed records that stand for it. */
 export const depositSize = { lengthBytes: u53, storedBytes: u53, records: u53 }
+/** What the measured agent asserts about the process at its local socket. */
+export const program = struct({ path: text(1024), digest: bytes(32), uid: u32 })
+
 /** Another VM as one that may reach it sees it, with the services that wait there for it. */
 export const peer = struct({
   name: name(64),

@@ -36,10 +36,9 @@ import {
   depositId,
   depositSize,
   sealedKey,
-  peer,
-  stages,
-  verdict,
+  program,
 } from "./fields.ts"
+import { STANDING_ROWS } from "./standing-messages.ts"
 import { defineTable, row } from "./table.ts"
 
 /** Version of this table. A peer of another major version is refused at HELLO. */
@@ -49,9 +48,6 @@ export const PROTOCOL_VERSION = 1
 export const LOG_CHUNK_BYTES = 48 * 1024
 
 const nonce = bytes(32)
-
-/** What the measured agent asserts about the process at its local socket. */
-const program = struct({ path: text(1024), digest: bytes(32), uid: u32 })
 
 /** TPM2_Quote over the PCRs of the sha256 bank: TPMS_ATTEST, r||s, and the PCR values it digests. */
 const quote = struct({ attest: bytesUpTo(512), signature, pcrs: list(bytes(32), 24) })
@@ -374,33 +370,7 @@ export const MESSAGES = defineTable({
     },
   }),
 
-  STANDING: row({ id: 200, from: "guest", since: 1, maxBytes: 64, fields: {} }),
-  /** What the MVM thinks of the VM that asks, and its clock. */
-  OPINION: row({
-    id: 201,
-    from: "mvm",
-    since: 1,
-    maxBytes: 128,
-    fields: { verdict, timeMs: u53 },
-  }),
-
-  /** Whom may this program of the VM reach? */
-  PEERS: row({
-    id: 80,
-    from: "guest",
-    since: 1,
-    maxBytes: 2048,
-    fields: { after: optional(name(64)), program },
-  }),
-  PEER_LIST: row({
-    id: 81,
-    from: "mvm",
-    since: 1,
-    maxBytes: 49152,
-    fields: { peers: list(peer, 16), more: bool },
-  }),
-  /** How long the opening took at the MVM, before the OPENED of a ping. */
-  STAGES: row({ id: 82, from: "mvm", since: 1, maxBytes: 256, fields: { channelId, ...stages } }),
+  ...STANDING_ROWS,
 })
 
 export type Program = Infer<typeof program>
