@@ -13,6 +13,7 @@ import { doctorCommand } from "./doctor.ts"
 import { guestAgent } from "./guest/agent.ts"
 import { guestDoctor } from "./guest/doctor.ts"
 import { guestConnect } from "./guest/connect.ts"
+import { guestForward } from "./guest/forward.ts"
 import { guestInstall } from "./guest/install.ts"
 import { guestDeposit } from "./guest/deposit.ts"
 import { guestPeers } from "./guest/peers.ts"
@@ -84,6 +85,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestSend,
   guestRecv,
   guestServe,
+  guestForward,
   guestConnect,
   guestDeposit,
   guestStatus,

@@ -38,15 +38,15 @@ export class ServiceClient {
     this.over.catch(() => {})
   }
 
-  /** @throws MvmError as the agent or the MVM said. */
-  static async open({
-    agentSocket,
-    target,
-    service,
-    digest,
-    waitMs,
-  }: ServiceAddress): Promise<ServiceClient> {
+  /** @throws MvmError as the agent or the MVM said; `aborted` when `cancelled` fires first. */
+  static async open(
+    { agentSocket, target, service, digest, waitMs }: ServiceAddress,
+    cancelled?: AbortSignal,
+  ): Promise<ServiceClient> {
     const agent = await AgentClient.connect(agentSocket)
+    const cancel = (): void => agent.close()
+    cancelled?.addEventListener("abort", cancel)
+    if (cancelled?.aborted) cancel()
     try {
       return new ServiceClient(
         agent,
@@ -55,6 +55,8 @@ export class ServiceClient {
     } catch (error) {
       agent.close()
       throw error
+    } finally {
+      cancelled?.removeEventListener("abort", cancel)
     }
   }
 

@@ -7,6 +7,7 @@
 
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
+import { pause } from "../../lib/pause.ts"
 import { AgentClient } from "../agent-client.ts"
 import { ChannelEnd } from "../channel-end.ts"
 import { runSession } from "../streams/channel-session.ts"
@@ -93,7 +94,7 @@ export class ServiceServer {
         if (this.#stopping.signal.aborted) return
         const { code, message } = asMvmError(error)
         this.#log.warn("offer_failed", { code, message })
-        await this.#pause(retryMs)
+        await pause(retryMs, this.#stopping.signal)
         retryMs = Math.min(retryMs * 2, LAST_RETRY_MS)
       }
     }
@@ -123,19 +124,5 @@ export class ServiceServer {
       })
     this.#sessions.set(session, running)
     if (this.#stopping.signal.aborted) session.finish()
-  }
-
-  /** Resolves after `milliseconds`, or when the service stops. */
-  #pause(milliseconds: number): Promise<void> {
-    const { signal } = this.#stopping
-    return new Promise((resolve) => {
-      const end = (): void => {
-        clearTimeout(timer)
-        signal.removeEventListener("abort", end)
-        resolve()
-      }
-      const timer = setTimeout(end, milliseconds)
-      signal.addEventListener("abort", end)
-    })
   }
 }

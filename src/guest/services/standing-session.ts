@@ -1,0 +1,122 @@
+/**
+ * @module guest/services/standing-session
+ *
+ * A session with a service that is made again when it ends: the target was started anew, the MVM was, a limit of time
+ * was reached. Only a REVOKE ends it for good.
+ *
+ *     OPENING --opened--> OPEN --it ended--> OPENING          close: CLOSED
+ *        ^                  |                   |
+ *        +--failed: pause---+-------------------+--revoked: REVOKED
+ */
+
+import { MvmError, asMvmError } from "../../lib/errors.ts"
+import { pause } from "../../lib/pause.ts"
+import { ServiceClient, type ServiceAddress } from "./client.ts"
+
+/** How long the MVM holds a request for a service that is not there, before it is made again. */
+const HELD_MS = 60_000
+const FIRST_PAUSE_MS = 100
+const LAST_PAUSE_MS = 5_000
+
+export interface StandingEvents {
+  /** The session ended, or could not be made again; said once for each reason. */
+  onLost(reason: MvmError): void
+  /** It is there again. */
+  onBack(client: ServiceClient): void
+  /** The channel was revoked: it is not made again. */
+  onRevoked(reason: MvmError): void
+}
+
+export class StandingSession {
+  readonly #address: ServiceAddress
+  readonly #events: StandingEvents
+  #client: ServiceClient | undefined
+  #waiting = Promise.withResolvers<void>()
+  readonly #closing = new AbortController()
+  #lastReason = ""
+
+  private constructor(address: ServiceAddress, events: StandingEvents, client: ServiceClient) {
+    this.#address = address
+    this.#events = events
+    this.#adopt(client)
+  }
+
+  /** @throws MvmError as the first session could not be opened; `aborted` when `cancelled` fires first. */
+  static async open(
+    address: ServiceAddress,
+    events: StandingEvents,
+    cancelled?: AbortSignal,
+  ): Promise<StandingSession> {
+    return new StandingSession(address, events, await ServiceClient.open(address, cancelled))
+  }
+
+  /** The session, or the next one if it comes within `waitMs`. @throws MvmError `no_receiver`. */
+  async client(waitMs: number): Promise<ServiceClient> {
+    if (!this.#client?.isOpen) {
+      const timer = Promise.withResolvers<void>()
+      const handle = setTimeout(timer.resolve, waitMs)
+      await Promise.race([this.#waiting.promise, timer.promise])
+      clearTimeout(handle)
+    }
+    if (this.#client?.isOpen) return this.#client
+    const { target, service } = this.#address
+    throw new MvmError("no_receiver", `there is no session with service ${service} of ${target}`)
+  }
+
+  /** No more sessions; resolves when the present one has come to its agreed end. @throws MvmError as it failed. */
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#client?.finish()
+  }
+
+  #adopt(client: ServiceClient): void {
+    this.#client = client
+    this.#lastReason = ""
+    this.#waiting.resolve()
+    client.over.then(
+      () => this.#ended(new MvmError("aborted", "the service ended it")),
+      (error: unknown) => this.#ended(asMvmError(error)),
+    )
+  }
+
+  #ended(reason: MvmError): void {
+    this.#client = undefined
+    this.#waiting = Promise.withResolvers()
+    if (this.#isClosed) return
+    if (reason.code === "revoked") {
+      this.#closing.abort()
+      return this.#events.onRevoked(reason)
+    }
+    this.#lost(reason)
+    void this.#again()
+  }
+
+  async #again(): Promise<void> {
+    let pauseMs = FIRST_PAUSE_MS
+    while (!this.#isClosed) {
+      try {
+        const client = await ServiceClient.open({ ...this.#address, waitMs: HELD_MS }, this.#closing.signal)
+        this.#adopt(client)
+        this.#events.onBack(client)
+        return
+      } catch (error) {
+        if (this.#isClosed) return
+        const reason = asMvmError(error)
+        // The request was held as long as it may be; there is nothing new to say.
+        if (reason.code !== "no_receiver") this.#lost(reason)
+      }
+      await pause(pauseMs, this.#closing.signal)
+      pauseMs = Math.min(pauseMs * 2, LAST_PAUSE_MS)
+    }
+  }
+
+  get #isClosed(): boolean {
+    return this.#closing.signal.aborted
+  }
+
+  #lost(reason: MvmError): void {
+    if (reason.message === this.#lastReason) return
+    this.#lastReason = reason.message
+    this.#events.onLost(reason)
+  }
+}
