@@ -27,6 +27,7 @@ const SYMBOLS = {
   pipe2: { args: [T.ptr, T.i32], returns: T.i32 },
   poll: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
   readlinkat: { args: [T.i32, T.ptr, T.ptr, T.u64], returns: T.i64 },
+  recv: { args: [T.i32, T.ptr, T.u64, T.i32], returns: T.i64 },
   renameat: { args: [T.i32, T.ptr, T.i32, T.ptr], returns: T.i32 },
   sched_yield: { args: [], returns: T.i32 },
   sendto: { args: [T.i32, T.ptr, T.u64, T.i32, T.ptr, T.u32], returns: T.i64 },

@@ -5,8 +5,8 @@
  * passes through.
  */
 
-import { discardOutput } from "../../lib/crypto.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
+import { recycle } from "./block-pool.ts"
 import type { ByteDuplex } from "./byte-duplex.ts"
 
 export interface JoinableDuplex extends ByteDuplex {
@@ -35,7 +35,7 @@ export async function carry(from: JoinableDuplex, to: JoinableDuplex): Promise<v
       const bytes = await readUntilStopped(from)
       if (bytes === null) return await to.end()
       await to.write(bytes)
-      discardOutput(bytes)
+      recycle(bytes)
     }
   } catch (error) {
     const failure = asMvmError(error)

@@ -1,21 +1,23 @@
 /**
  * @module guest/streams/socket-duplex
  *
- * A TCP or unix socket as a stream of bytes, with the flow control that the runtime leaves to its user: it is read
- * while somebody reads, and written as far as it takes.
+ * A TCP or unix socket as a stream of bytes, with the flow control that the runtime leaves to its user. The runtime
+ * tells that something came, and brings the first of it; the rest is read here, into blocks that are used again,
+ * and while that goes on the runtime does not look.
+ *
+ *     WATCHED --something came: pause--> PAUSED --nothing there: resume--> WATCHED
  */
 
 import type { Socket } from "bun"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
+import { NOTHING_YET, readSocket } from "../../platform/socket-read.ts"
+import { readBlock } from "./block-pool.ts"
 import type { JoinableDuplex } from "./join.ts"
-
-/** What may have come and not been read before the socket is left to fill up. */
-const HELD_BYTES = 512 * 1024
 
 export class SocketDuplex implements JoinableDuplex {
   readonly #socket: Socket<SocketDuplex>
-  #held: Uint8Array[] = []
-  #heldBytes = 0
+  readonly #fd: number
+  #held: Uint8Array | undefined
   #paused = false
   #ended = false
   #discarding = false
@@ -27,17 +29,22 @@ export class SocketDuplex implements JoinableDuplex {
 
   constructor(socket: Socket<SocketDuplex>) {
     this.#socket = socket
+    this.#fd = (socket as unknown as { fd: number }).fd
   }
 
   async read(): Promise<Uint8Array | null> {
     if (this.#readFailure) throw this.#readFailure
-    const bytes = this.#held.shift()
-    if (bytes) {
-      this.#heldBytes -= bytes.length
-      if (this.#paused && this.#heldBytes === 0) this.#resume()
-      return bytes
+    const held = this.#held
+    if (held) {
+      this.#held = undefined
+      return held
     }
     if (this.#ended) return null
+    if (this.#paused) {
+      const bytes = this.#readNow()
+      if (bytes !== undefined) return bytes
+      this.#resume()
+    }
     this.#reader = Promise.withResolvers()
     return this.#reader.promise
   }
@@ -80,22 +87,20 @@ export class SocketDuplex implements JoinableDuplex {
   /** The runtime brings what came. */
   received(chunk: Uint8Array): void {
     if (this.#discarding || this.#readFailure) return
-    const reader = this.#reader
-    if (reader) {
-      this.#reader = undefined
-      return reader.resolve(chunk)
+    if (!this.#paused) {
+      this.#paused = true
+      this.#socket.pause()
     }
-    this.#held.push(chunk)
-    this.#heldBytes += chunk.length
-    if (this.#heldBytes < HELD_BYTES || this.#paused) return
-    this.#paused = true
-    this.#socket.pause()
+    const reader = this.#reader
+    this.#reader = undefined
+    if (reader) reader.resolve(chunk)
+    else this.#held = this.#held ? Buffer.concat([this.#held, chunk]) : chunk
   }
 
   /** The runtime says that the other side writes no more. */
   peerEnded(): void {
     this.#ended = true
-    if (this.#held.length === 0) this.#reader?.resolve(null)
+    this.#reader?.resolve(null)
     this.#reader = undefined
   }
 
@@ -114,6 +119,23 @@ export class SocketDuplex implements JoinableDuplex {
     this.#writeFails(unwritable())
   }
 
+  /** What has come, null at the end, undefined when nothing has. */
+  #readNow(): Uint8Array | null | undefined {
+    try {
+      const bytes = readBlock((block) => readSocket(this.#fd, block))
+      if (typeof bytes !== "number") return bytes
+      if (bytes === NOTHING_YET) return undefined
+      this.#ended = true
+      // The runtime sees the end too, and lets go of the socket after both.
+      this.#resume()
+      return null
+    } catch (error) {
+      const failure = new MvmError("aborted", `the connection broke off: ${errnoOf(error) ?? "failed"}`)
+      this.reset(failure)
+      throw failure
+    }
+  }
+
   #resume(): void {
     this.#paused = false
     this.#socket.resume()
@@ -121,8 +143,7 @@ export class SocketDuplex implements JoinableDuplex {
 
   #readFails(error: MvmError): void {
     this.#readFailure ??= error
-    this.#held = []
-    this.#heldBytes = 0
+    this.#held = undefined
     this.#reader?.reject(this.#readFailure)
     this.#reader = undefined
   }
