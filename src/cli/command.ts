@@ -28,6 +28,8 @@ export interface CommandSpec {
   readonly options?: readonly OptionSpec[]
   /** Without the leading "mvm". */
   readonly examples: readonly string[]
+  /** The exit status of a failure, for a command whose own statuses mean something else. */
+  readonly statusOf?: (failure: MvmError) => number
   /** The exit status; undefined is 0. */
   run(call: Call): Promise<number | void>
 }

@@ -13,6 +13,7 @@ import { doctorCommand } from "./doctor.ts"
 import { guestAgent } from "./guest/agent.ts"
 import { guestDoctor } from "./guest/doctor.ts"
 import { guestConnect } from "./guest/connect.ts"
+import { guestExec } from "./guest/exec.ts"
 import { guestForward } from "./guest/forward.ts"
 import { guestInstall } from "./guest/install.ts"
 import { guestDeposit } from "./guest/deposit.ts"
@@ -85,6 +86,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestSend,
   guestRecv,
   guestServe,
+  guestExec,
   guestForward,
   guestConnect,
   guestDeposit,

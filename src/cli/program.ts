@@ -22,17 +22,20 @@ export async function runProgram(commands: readonly CommandSpec[], argv: readonl
   try {
     return await dispatch(commands, argv)
   } catch (error) {
-    const failure = asMvmError(error)
-    // A reader of a listing that left (mvm ... | head) is no news to anybody; one of a transfer is.
-    if (failure.code === "sink" && failure.message === "cannot write to stdout: EPIPE") return failure.status
-    printError(failure)
-    const { cause } = failure
-    // Only a fault of this program itself needs a trace; the system's errors say what they mean.
-    if (failure.code === "internal" && cause instanceof Error && errnoOf(cause) === undefined) {
-      for (const line of (cause.stack ?? "").split("\n")) note(line)
-    }
-    return failure.status
+    return failed(asMvmError(error), ({ status }) => status)
   }
+}
+
+function failed(failure: MvmError, statusOf: (failure: MvmError) => number): number {
+  // A reader of a listing that left (mvm ... | head) is no news to anybody; one of a transfer is.
+  if (failure.code === "sink" && failure.message === "cannot write to stdout: EPIPE") return statusOf(failure)
+  printError(failure)
+  const { cause } = failure
+  // Only a fault of this program itself needs a trace; the system's errors say what they mean.
+  if (failure.code === "internal" && cause instanceof Error && errnoOf(cause) === undefined) {
+    for (const line of (cause.stack ?? "").split("\n")) note(line)
+  }
+  return statusOf(failure)
 }
 
 async function dispatch(commands: readonly CommandSpec[], argv: readonly string[]): Promise<number> {
@@ -73,7 +76,9 @@ function perform(commands: readonly CommandSpec[], verb: string, rest: readonly 
   if (!spec) throw unknownVerb(verb, commands)
   const own = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest
   if (own.includes("--help") || own.includes("-h")) return Promise.resolve(show(helpOf(spec, columnsOf(1))))
-  return execute(spec, verb, rest)
+  const { statusOf } = spec
+  if (!statusOf) return execute(spec, verb, rest)
+  return execute(spec, verb, rest).catch((error: unknown) => failed(asMvmError(error), statusOf))
 }
 
 async function execute(spec: CommandSpec, verb: string, rest: readonly string[]): Promise<number> {

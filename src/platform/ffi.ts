@@ -17,8 +17,8 @@ const SYMBOLS = {
   flock: { args: [T.i32, T.i32], returns: T.i32 },
   futimens: { args: [T.i32, T.ptr], returns: T.i32 },
   getsockopt: { args: [T.i32, T.i32, T.i32, T.ptr, T.ptr], returns: T.i32 },
-  lseek: { args: [T.i32, T.i64, T.i32], returns: T.i64 },
   ioctl: { args: [T.i32, T.u64, T.u64], returns: T.i32 },
+  lseek: { args: [T.i32, T.i64, T.i32], returns: T.i64 },
   memfd_create: { args: [T.cstring, T.u32], returns: T.i32 },
   mkdirat: { args: [T.i32, T.ptr, T.u32], returns: T.i32 },
   mmap: { args: [T.ptr, T.u64, T.i32, T.i32, T.i32, T.i64], returns: T.i64 },
@@ -34,6 +34,8 @@ const SYMBOLS = {
   socket: { args: [T.i32, T.i32, T.i32], returns: T.i32 },
   statx: { args: [T.i32, T.ptr, T.i32, T.u32, T.ptr], returns: T.i32 },
   symlinkat: { args: [T.ptr, T.i32, T.ptr], returns: T.i32 },
+  tcgetattr: { args: [T.i32, T.ptr], returns: T.i32 },
+  tcsetattr: { args: [T.i32, T.i32, T.ptr], returns: T.i32 },
   unlinkat: { args: [T.i32, T.ptr, T.i32], returns: T.i32 },
   utimensat: { args: [T.i32, T.ptr, T.ptr, T.i32], returns: T.i32 },
 } as const

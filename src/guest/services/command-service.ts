@@ -68,6 +68,8 @@ async function runOnPipes(call: ServiceCall, options: CommandOptions): Promise<v
       stream,
       taking(program, options.endOfInput, () => group.hangUp()),
     )
+    // Whatever fails it fails the other direction too, which is waited for first.
+    input.catch(() => {})
     if (run) void group.obey(run.side).catch((error: unknown) => stream.reset(asMvmError(error)))
     await Promise.all([
       carry(program, stream),
@@ -90,12 +92,16 @@ async function runOnPipes(call: ServiceCall, options: CommandOptions): Promise<v
 function spawn(
   call: ServiceCall,
   { command, user, directory, environment }: CommandOptions,
-  how: { stdio: [number, number, number] } | { terminal: Bun.TerminalOptions },
+  how: { stdio?: [number, number, number]; terminal?: Bun.TerminalOptions },
 ): Bun.Subprocess {
   try {
     return Bun.spawn([...command], {
       ...how,
-      env: { ...environment, ...callerEnvironment(call) },
+      env: {
+        ...environment,
+        ...(how.terminal?.name === undefined ? {} : { TERM: how.terminal.name }),
+        ...callerEnvironment(call),
+      },
       ...(directory === undefined ? {} : { cwd: directory }),
       ...(user ? { uid: user.uid, gid: user.gid } : {}),
       // A session of its own: signals reach all of the run and nothing else.

@@ -70,9 +70,11 @@ export class ServiceServer {
       session.resetAll(error)
       session.finish()
     }
-    await Promise.race([Promise.all(this.#sessions.values()), Bun.sleep(STOP_MS)])
+    const ended = new AbortController()
+    const all = Promise.all(this.#sessions.values()).finally(() => ended.abort())
+    await Promise.race([all, pause(STOP_MS, ended.signal)])
     for (const session of this.#sessions.keys()) session.fail(error)
-    await Promise.all(this.#sessions.values())
+    await all
   }
 
   /** One standing offer after the other. */

@@ -61,8 +61,9 @@ export class DescriptorDuplex implements JoinableDuplex {
   }
 }
 
-/** @param fd open for reading */
-export function readerOf(fd: number): ByteReader {
+/** @param given open for reading, or closed: then nothing comes */
+export function readerOf(given: number): ByteReader {
+  const fd = openOr(given)
   return fstatSync(fd).isFile() ? new FileReader(fd) : new PipeReader(fd)
 }
 
@@ -70,9 +71,10 @@ export function readerOf(fd: number): ByteReader {
  * A pipe or terminal that is shared with other processes is opened once more where that is possible: the runtime
  * makes what it writes to non-blocking, and the others that hold it did not ask for that.
  *
- * @param fd open for writing
+ * @param given open for writing, or closed: then nothing
  */
-export function writerOf(fd: number): ByteWriter {
+export function writerOf(given: number): ByteWriter {
+  const fd = openOr(given)
   const stat = fstatSync(fd)
   if (stat.isFile()) return new FileWriter(fd)
   const own = fd < FIRST_OWN && canReopen(stat) ? reopen(fd) : fd
@@ -138,8 +140,8 @@ class PipeWriter implements ByteWriter {
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#ended) throw unwritable("EPIPE", undefined)
     try {
-      this.#sink.write(bytes as Uint8Array<ArrayBuffer>)
-      await this.#sink.flush()
+      // Either may be a promise, and either may be the one that fails.
+      await Promise.all([this.#sink.write(bytes as Uint8Array<ArrayBuffer>), this.#sink.flush()])
     } catch (error) {
       this.end()
       throw unwritable(errnoOf(error), error)
@@ -199,6 +201,17 @@ class FileWriter implements ByteWriter {
 
   end(): void {
     close(this.#fd)
+  }
+}
+
+/** `fd`, or nothing in its place where it is closed: a process may be started without its three. */
+function openOr(fd: number): number {
+  try {
+    fstatSync(fd)
+    return fd
+  } catch (error) {
+    if (errnoOf(error) !== "EBADF") throw error
+    return openSync("/dev/null", constants.O_RDWR)
   }
 }
 

@@ -1,0 +1,179 @@
+/** `mvm guest exec` between two local endpoints, as a shell sees it. */
+
+import { beforeAll, describe, expect, test } from "bun:test"
+import { createHash, randomBytes } from "node:crypto"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import { MIB, hostForFile, rule, type Outcome, type Running } from "./host.ts"
+
+const host = hostForFile({ members: ["a", "b"] })
+/** ECHO and ICANON of a terminal's local flags */
+const COOKED = 0o10 | 0o2
+
+function exec(service: string, ...words: string[]): Promise<Outcome> {
+  return host().run("guest", "exec", "b", service, "--local", "a", ...words)
+}
+
+/** The same in a terminal, with what it showed. */
+function inTerminal(service: string, ...words: string[]) {
+  let shown = ""
+  const child = Bun.spawn([host().mvm, "guest", "exec", "b", service, "--local", "a", ...words], {
+    terminal: { cols: 90, rows: 20, data: (_, bytes) => (shown += Buffer.from(bytes).toString()) },
+    // The terminal is its own to be signalled by.
+    detached: true,
+    env: { ...process.env, MVM_STATE: host().state, TERM: "vt100" },
+  })
+  const terminal = child.terminal as Bun.Terminal
+  return { child, terminal, shown: () => shown, isCooked: () => (terminal.localFlags & COOKED) === COOKED }
+}
+
+function digestOf(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex")
+}
+
+beforeAll(async () => {
+  const shell = (service: string, text: string, ...options: string[]): Promise<Running> =>
+    host().serves("b", service, ...options, "--", "/bin/sh", "-c", text)
+  await shell("status", 'echo out; echo error >&2; exit "$MVM_ARG"')
+  await shell("sleep", "echo asleep; exec sleep 1000")
+  await shell("escapes", "printf 'a\\033[31mb\\tc\\n'; printf 'd\\033]0;title\\007e\\n' >&2")
+  await shell("shell", "exec sh -i", "--pty")
+  await host().serves("b", "cat", "--", "/bin/cat")
+  await host().serves("b", "yes", "--", "/usr/bin/yes")
+}, 60_000)
+
+describe("exec", () => {
+  test.each([0, 1, 2, 7, 125, 126, 127, 255])(
+    "ends with the run's status %d, its streams apart",
+    async (status) => {
+      expect(await exec("status", String(status))).toEqual({ status, stdout: "out\n", stderr: "error\n" })
+    },
+  )
+
+  test("ends with 127 where nobody serves, and 126 where the policy or the service refuses", async () => {
+    expect(await exec("nobody")).toMatchObject({ status: 127 })
+    const once = await host().serves("b", "once", "--max-runs", "1", "--", "/bin/sleep", "1000")
+    const held = host().spawn(["guest", "exec", "b", "once", "--local", "a"])
+    await once.says("session")
+    await host().until("the first run", async () =>
+      (await exec("once")).stderr.includes("serves 1 at a time"),
+    )
+    expect((await exec("once")).status).toBe(125)
+    held.kill("SIGTERM")
+    expect(await held.over()).toBe(143)
+    expect(await exec("cat", "--pty")).toMatchObject({
+      status: 126,
+      stderr: "mvm: the service gives no terminal\n",
+    })
+  })
+
+  test.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const)("passes %s on, and ends as the run did", async (signal, status) => {
+    const out = join(host().folder, `${signal}.out`)
+    const running = host().spawn(["guest", "exec", "b", "sleep", "--local", "a"], { stdout: out })
+    await host().until("the run", () => readFileSync(out, "utf8") === "asleep\n")
+    running.kill(signal)
+    expect([await running.over(), running.stderr()]).toEqual([status, ""])
+  })
+
+  test("carries 64 MiB each way at once", async () => {
+    const bytes = randomBytes(64 * MIB)
+    const out = join(host().folder, "echoed")
+    const input = host().file("large", bytes)
+    const running = host().spawn(["guest", "exec", "b", "cat", "--local", "a"], {
+      stdin: Bun.file(input) as unknown as number,
+      stdout: out,
+    })
+    expect([await running.over(), running.stderr()]).toEqual([0, ""])
+    expect(digestOf(readFileSync(out))).toBe(digestOf(bytes))
+  })
+
+  test("whose reader has had enough ends the run by SIGPIPE", async () => {
+    const command = `${host().mvm} guest exec b yes --local a | head -c 100 | wc -c; echo \${PIPESTATUS[0]}`
+    const child = Bun.spawn(["bash", "-c", command], {
+      env: { ...process.env, MVM_STATE: host().state },
+      stdout: "pipe",
+      stderr: "pipe",
+    })
+    expect(await new Response(child.stdout).text()).toBe("100\n141\n")
+    expect(await new Response(child.stderr).text()).toBe("")
+  })
+
+  test("says what it was with --json", async () => {
+    const { stderr } = await exec("status", "3", "--json")
+    expect(JSON.parse(stderr.replace("error\n", ""))).toMatchObject({
+      peer: "b",
+      service: "status",
+      status: 3,
+    })
+  })
+
+  test("ends with 126 while no rule allows it", async () => {
+    host().writePolicy(rule('service = "default"', 'from = "a"', 'to = "b"'))
+    await host().until("the policy", async () => (await exec("status", "0")).status === 126)
+    host().writePolicy(rule('service = "*"', 'from = "*"', 'to = "*"'))
+    await host().until("the policy", async () => (await exec("status", "0")).status === 0)
+  })
+})
+
+describe("at a terminal", () => {
+  test("control characters of the service are shown as text, on both streams", async () => {
+    const { child, terminal, shown } = inTerminal("escapes")
+    expect(await child.exited).toBe(0)
+    await host().until("what it showed", () => shown().includes("e\r\n"))
+    expect(shown()).toContain("a\\u001b[31mb\tc\r\n")
+    expect(shown()).toContain("d\\u001b]0;title\\u0007e\r\n")
+    terminal.close()
+  })
+
+  test("control characters are passed on where that was asked for", async () => {
+    const { child, terminal, shown } = inTerminal("escapes", "--raw")
+    expect(await child.exited).toBe(0)
+    await host().until("what it showed", () => shown().includes("e\r\n"))
+    expect(shown()).toContain("a\u001b[31mb")
+    terminal.close()
+  })
+
+  test("--pty is a shell with this terminal's name and size, raw while it runs and cooked after", async () => {
+    const { child, terminal, shown, isCooked } = inTerminal("shell", "--pty")
+    expect(isCooked()).toBe(true)
+    await host().until("the prompt", () => /[#$] $/.test(shown()))
+    expect(isCooked()).toBe(false)
+    terminal.write("echo $TERM $(stty size)\r")
+    await host().until("the answer", () => shown().includes("vt100 20 90\r\n"))
+    terminal.resize(70, 15)
+    await host().until("the new size", async () => {
+      terminal.write("stty size\r")
+      await Bun.sleep(100)
+      return shown().includes("15 70\r\n")
+    })
+    terminal.write("exit 9\r")
+    expect(await child.exited).toBe(9)
+    expect(isCooked()).toBe(true)
+    terminal.close()
+  })
+
+  test("--pty leaves the terminal cooked when it is told to end, and when its service ends under it", async () => {
+    const first = inTerminal("shell", "--pty")
+    await host().until("the prompt", () => /[#$] $/.test(first.shown()))
+    // The shell does not end by the one that is passed on.
+    first.child.kill("SIGTERM")
+    await Bun.sleep(100)
+    first.child.kill("SIGTERM")
+    expect(await first.child.exited).toBe(143)
+    expect(first.isCooked()).toBe(true)
+    first.terminal.close()
+    const service = await host().serves("b", "passing", "--pty", "--", "/bin/sh", "-i")
+    const second = inTerminal("passing", "--pty")
+    await host().until("the prompt", () => /[#$] $/.test(second.shown()))
+    service.kill("SIGTERM")
+    expect(await second.child.exited).toBe(125)
+    expect(second.isCooked()).toBe(true)
+    expect(second.shown()).toContain("the service stopped")
+    expect(await service.over()).toBe(0)
+    second.terminal.close()
+  })
+})
