@@ -83,7 +83,10 @@ describe("a wrong command line", () => {
     [["gest", "send"], refusal("there is no command mvm gest", "did you mean mvm guest?")],
     [["frobnicate"], refusal("there is no command mvm frobnicate", "mvm --help lists all commands")],
     [["vm", "creat", "x"], refusal("there is no command mvm vm creat", "did you mean mvm vm create?")],
-    [["guest", "paint"], refusal("there is no command mvm guest paint", "mvm guest --help lists its commands")],
+    [
+      ["guest", "paint"],
+      refusal("there is no command mvm guest paint", "mvm guest --help lists its commands"),
+    ],
     [["--json", "status"], refusal("--json comes before the command", "mvm COMMAND [OPTIONS]")],
     [
       ["guest", "send"],
