@@ -11,7 +11,7 @@ import { parseDuration, parseSize } from "../lib/units.ts"
 const MAX_TIMER_MS = 24 * 86_400_000
 
 export interface OptionSpec {
-  /** As cac takes it: "--wait <time>" */
+  /** As cac takes it: "--wait <time>", "-r, --recursive" */
   readonly flags: string
   readonly description: string
   readonly default?: string | number | boolean
@@ -115,9 +115,9 @@ export class Call {
   }
 }
 
-/** "--wait [time]" is "--wait". */
+/** "--wait [time]" is "--wait", and "-r, --recursive" is "--recursive". */
 export function optionName({ flags }: Pick<OptionSpec, "flags">): string {
-  return flags.split(" ")[0] ?? flags
+  return /--[a-z-]+/.exec(flags)?.[0] ?? flags
 }
 
 /** Whether a value may follow the option; "--wait [time]" can do without. */
@@ -130,6 +130,7 @@ export function placeholdersOf(usage: string): string[] {
   return [...usage.matchAll(/[<[]([^>\]]*)[>\]]/g)].map((match) => match[1] ?? "")
 }
 
-function dashed(name: string): string {
+/** "maxBytes" is "max-bytes". */
+export function dashed(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 }

@@ -12,6 +12,7 @@ import { completionCommand } from "./completion/command.ts"
 import { doctorCommand } from "./doctor.ts"
 import { guestAgent } from "./guest/agent.ts"
 import { guestDoctor } from "./guest/doctor.ts"
+import { guestCp } from "./guest/cp.ts"
 import { guestConnect } from "./guest/connect.ts"
 import { guestExec } from "./guest/exec.ts"
 import { guestForward } from "./guest/forward.ts"
@@ -89,6 +90,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestExec,
   guestForward,
   guestConnect,
+  guestCp,
   guestDeposit,
   guestStatus,
   guestPeers,
@@ -99,4 +101,5 @@ export const COMMANDS: readonly CommandSpec[] = [
   hostVerb(guestRecv),
   hostVerb(guestConnect),
   hostVerb(guestPing),
+  hostVerb(guestCp),
 ]

@@ -8,7 +8,7 @@
  * Failures are thrown as the runtime's own calls do: an Error whose `code` is the errno's name.
  */
 
-import { closeSync, constants, fsyncSync, readdirSync, statfsSync } from "node:fs"
+import { closeSync, constants, fsync, fsyncSync, readdirSync, statfsSync } from "node:fs"
 import { errnoError, libc } from "./ffi.ts"
 
 const AT_FDCWD = -100
@@ -139,6 +139,13 @@ export class Folder {
   /** On disk are the names it holds; their content is its own affair. */
   sync(): void {
     fsyncSync(this.fd)
+  }
+
+  /** As {@link sync}, without holding up this process. */
+  synced(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      fsync(this.fd, (error) => (error ? reject(error) : resolve()))
+    })
   }
 
   close(): void {

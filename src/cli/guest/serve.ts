@@ -1,5 +1,7 @@
 /** @module cli/guest/serve */
 
+import { resolve } from "node:path"
+import type { CopyService } from "../../guest/copy/service.ts"
 import {
   serviceOptions,
   type ServiceAction,
@@ -9,13 +11,21 @@ import { ENDS_OF_INPUT } from "../../guest/services/end-of-input.ts"
 import { ServiceServer } from "../../guest/services/server.ts"
 import { parseTcp, parseUnix } from "../../guest/streams/address.ts"
 import { MvmError } from "../../lib/errors.ts"
-import type { Call, CommandSpec } from "../command.ts"
+import { dashed, type Call, type CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
 import { DAEMON_OPTIONS, beginDaemon } from "../daemon.ts"
 import { note } from "../output.ts"
+import { COPY_LIMIT_OPTIONS, COPY_SERVICE, copyLimits, linkPolicy } from "./copy-limits.ts"
 import { nameOf } from "./transfer.ts"
 
 const MANY = 1_000_000
+const MAX_BYTES = {
+  flags: "--max-bytes <size>",
+  description: "the most bytes of a call, each way; with --copy: the most content put there by one",
+}
+/** What each kind of service has options of its own for. */
+const OF_COMMANDS = ["user", "directory", "pty"]
+const OF_COPIES = ["readOnly", "writeOnly", "maxFiles", "minFree", "links"]
 
 export const guestServe: CommandSpec = {
   usage: "guest serve [service]",
@@ -23,6 +33,16 @@ export const guestServe: CommandSpec = {
   options: [
     { flags: "--tcp <host:port>", description: "each call is a connection to that address" },
     { flags: "--unix <path>", description: "each call is a connection to that socket" },
+    {
+      flags: "--copy <dir>",
+      description: `let callers copy files to and from that folder (default: ${COPY_SERVICE})`,
+    },
+    { flags: "--read-only", description: "with --copy: from it only" },
+    { flags: "--write-only", description: "with --copy: into it only" },
+    ...COPY_LIMIT_OPTIONS.filter(({ flags }) => flags !== MAX_BYTES.flags).map((option) => ({
+      ...option,
+      description: `with --copy: ${option.description}`,
+    })),
     { flags: "--source <name>", description: "take calls of that VM only (default: whom the policy lets)" },
     { flags: "--user <name>", description: "run the command as that user" },
     { flags: "--directory <dir>", description: "run the command there" },
@@ -34,7 +54,7 @@ export const guestServe: CommandSpec = {
     },
     { flags: "--max-runs <n>", description: "calls at once" },
     { flags: "--max-time <time>", description: "the longest a call may take" },
-    { flags: "--max-bytes <size>", description: "the most bytes of a call, each way" },
+    MAX_BYTES,
     ...AGENT_OPTIONS,
     ...DAEMON_OPTIONS,
   ],
@@ -42,6 +62,7 @@ export const guestServe: CommandSpec = {
     "guest serve postgres --tcp 127.0.0.1:5432",
     "guest serve backup --user backup --max-runs 1 -- /usr/local/bin/make-backup",
     "guest serve shell --pty -- /bin/bash --login",
+    "guest serve --copy /srv/incoming --write-only --max-bytes 10G --min-free 1G",
   ],
   async run(call) {
     const definition = definitionOf(call)
@@ -61,9 +82,13 @@ export const guestServe: CommandSpec = {
 
 /** @throws MvmError `usage`. */
 function definitionOf(call: Call): ServiceDefinition {
+  const action = actionOf(call)
+  const name = call.args[0] ?? (action.kind === "copy" ? COPY_SERVICE : call.arg(0))
+  // Of a copy, what counts is the content, not what travels.
+  const isBounded = call.given("maxBytes") && action.kind !== "copy"
   return {
-    name: nameOf(call.arg(0), "service"),
-    action: actionOf(call),
+    name: nameOf(name, "service"),
+    action,
     source: call.text("source") === undefined ? undefined : nameOf(call.text("source") ?? "", "--source"),
     user: call.text("user"),
     directory: call.text("directory"),
@@ -73,7 +98,7 @@ function definitionOf(call: Call): ServiceDefinition {
     limits: {
       maxRuns: call.integer("maxRuns", MANY, { min: 1, max: MANY }),
       maxMs: call.given("maxTime") ? call.durationMs("maxTime", 0) : undefined,
-      maxBytes: call.given("maxBytes") ? call.sizeBytes("maxBytes", 0) : undefined,
+      maxBytes: isBounded ? call.sizeBytes("maxBytes", 0) : undefined,
     },
   }
 }
@@ -82,16 +107,35 @@ function actionOf(call: Call): ServiceAction {
   const [program, ...words] = call.rest
   const tcp = call.text("tcp")
   const unix = call.text("unix")
-  const given = [program, tcp, unix].filter((one) => one !== undefined)
+  const folder = call.text("copy")
+  const given = [program, tcp, unix, folder].filter((one) => one !== undefined)
   if (given.length !== 1) {
-    throw new MvmError("usage", "one of --tcp, --unix and -- COMMAND says what the service is", {
+    throw new MvmError("usage", "one of --tcp, --unix, --copy and -- COMMAND says what the service is", {
       hint: "mvm guest serve SERVICE -- COMMAND, or --tcp HOST:PORT",
     })
   }
+  if (folder === undefined) refuseOptions(call, OF_COPIES, "is for --copy")
   if (program !== undefined) return { kind: "command", command: [program, ...words] }
-  for (const option of ["user", "directory", "pty"]) {
-    if (call.given(option)) throw new MvmError("usage", `--${option} is for a command`)
-  }
+  refuseOptions(call, OF_COMMANDS, "is for a command")
+  if (folder !== undefined) return { kind: "copy", copy: copyOf(call, folder) }
   const address = tcp === undefined ? parseUnix(unix ?? "", "--unix") : parseTcp(tcp, "--tcp")
   return { kind: "socket", address }
+}
+
+function copyOf(call: Call, folder: string): CopyService {
+  const [readOnly, writeOnly] = [call.flag("readOnly"), call.flag("writeOnly")]
+  if (readOnly && writeOnly) throw new MvmError("usage", "--read-only and --write-only exclude each other")
+  return {
+    folder: resolve(folder),
+    mayRead: !writeOnly,
+    mayWrite: !readOnly,
+    limits: copyLimits(call),
+    links: linkPolicy(call),
+  }
+}
+
+function refuseOptions(call: Call, options: readonly string[], why: string): void {
+  for (const option of options) {
+    if (call.given(option)) throw new MvmError("usage", `--${dashed(option)} ${why}`)
+  }
 }

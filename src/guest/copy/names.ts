@@ -59,6 +59,12 @@ export function componentsOf(path: Uint8Array): Uint8Array[] {
   return components
 }
 
+/** Whether a path means what is in a folder and not the folder: it ends in `.`, or says nothing. */
+export function meansContents(path: Uint8Array): boolean {
+  const last = split(path).at(-1)
+  return path.length === 0 || (last?.length === 1 && last[0] === DOT)
+}
+
 /**
  * Looks at the text of a symbolic link that is to lie `depth` folders below the target folder. With `inside`, only
  * leading `..` climb, and no further than the target folder: one that follows a name could climb from wherever

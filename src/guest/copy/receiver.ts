@@ -21,6 +21,7 @@ import type { LinkPolicy } from "./names.ts"
 import { Pacer } from "./pacer.ts"
 import { Responder, type Announced } from "./responder.ts"
 import { nextPhase, type Phase } from "./receiver-phase.ts"
+import { Settling } from "./settling.ts"
 import { Tally, type CopyObserver, type CopySummary } from "./tally.ts"
 import { CopyWire } from "./wire.ts"
 import { fromWire } from "./wire-time.ts"
@@ -47,7 +48,7 @@ export class Receiver {
   readonly #tally: Tally
   readonly #account: LimitAccount
   readonly #pacer = new Pacer()
-  readonly #storing = new Set<Promise<void>>()
+  readonly #settling = new Settling((error) => this.#fail(error))
   /** Wanted files by index, until they are stored or given up. */
   readonly #active = new Map<number, IncomingFile>()
   #phase: Phase = "entries"
@@ -63,6 +64,7 @@ export class Receiver {
       ...options,
       tally: this.#tally,
       account: this.#account,
+      settling: this.#settling,
       onWanted: (file) => this.#active.set(file.index, file),
     })
     if (options.request) this.#wire.send("REQUEST", options.request)
@@ -74,7 +76,7 @@ export class Receiver {
       const answering = this.#responder.run().catch((error: unknown) => this.#fail(error))
       await this.#read().catch((error: unknown) => this.#fail(error))
       await answering
-      await Promise.all(this.#storing)
+      await this.#settling.all()
       if (this.#failure) throw this.#failure
       await this.#wire.end()
       return { summary: this.#tally.summary(), tally: this.#tally }
@@ -195,11 +197,8 @@ export class Receiver {
     }
     if (file.failure) return this.#refused(file, file.failure)
     file.isStoring = true
-    const storing = this.#store(file)
-      .catch((error: unknown) => this.#fail(error))
-      .finally(() => this.#storing.delete(storing))
-    this.#storing.add(storing)
-    if (this.#storing.size >= STORING) await Promise.race(this.#storing)
+    this.#settling.add(this.#store(file))
+    if (this.#settling.count >= STORING) await this.#settling.one()
   }
 
   async #store(file: IncomingFile): Promise<void> {

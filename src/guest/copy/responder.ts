@@ -27,6 +27,7 @@ import {
 import { Pacer } from "./pacer.ts"
 import type { FileAttributes } from "./partial.ts"
 import { Queue } from "./queue.ts"
+import type { Settling } from "./settling.ts"
 import type { EntryKind, Tally } from "./tally.ts"
 import { TargetFolder } from "./target-folder.ts"
 import type { CopyWire } from "./wire.ts"
@@ -47,6 +48,7 @@ export interface ResponderOptions {
   readonly reveals: boolean
   readonly tally: Tally
   readonly account: LimitAccount
+  readonly settling: Settling
   onWanted(file: IncomingFile): void
 }
 
@@ -64,7 +66,7 @@ export class Responder {
   constructor(wire: CopyWire<"receiver">, folder: Folder, options: ResponderOptions) {
     this.#wire = wire
     this.#options = options
-    this.#stack = [TargetFolder.root(folder)]
+    this.#stack = [TargetFolder.root(folder, options.settling)]
   }
 
   /** Entries without an answer. */
@@ -102,6 +104,7 @@ export class Responder {
       await this.#pacer.pace()
     }
     this.#top.leave()
+    await this.#options.settling.all()
     this.#wire.send("DONE", {})
     await this.#wire.flush()
   }
@@ -176,6 +179,7 @@ export class Responder {
     folder.link(partial, text)
     folder.setTime(partial, modified)
     folder.rename(partial, name)
+    top.changed()
     this.#wire.send("MADE", { index })
     this.#done("symlink", top.pathOf(name), "copied", 0)
   }

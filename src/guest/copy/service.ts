@@ -6,17 +6,18 @@
 
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { Folder } from "../../platform/folder.ts"
+import type { ServiceHandler } from "../services/service.ts"
 import type { ByteDuplex } from "../streams/byte-duplex.ts"
 import { ByteInput } from "./byte-input.ts"
 import { entryFailure } from "./entry-failure.ts"
 import type { Limits } from "./limits.ts"
 import { COPY_VERSION, type CopyRequest } from "./messages.ts"
-import { componentsOf, type LinkPolicy } from "./names.ts"
+import { componentsOf, meansContents, type LinkPolicy } from "./names.ts"
 import { Receiver } from "./receiver.ts"
 import { Sender } from "./sender.ts"
 import type { Source } from "./source-tree.ts"
 import type { CopyObserver, CopySummary } from "./tally.ts"
-import { receiveRequest } from "./wire.ts"
+import { receiveRequest, told } from "./wire.ts"
 
 const FOLDER_MODE = 0o755
 
@@ -27,6 +28,14 @@ export interface CopyService {
   readonly mayWrite: boolean
   readonly limits: Limits
   readonly links: LinkPolicy
+}
+
+/** A service that serves copies: a call each. */
+export function copyService(service: CopyService): ServiceHandler {
+  return async ({ stream, run }) => {
+    if (run) throw new MvmError("refused", "this service is for mvm guest cp")
+    await serveCopy(stream, service)
+  }
 }
 
 /**
@@ -55,7 +64,7 @@ export async function serveCopy(
     return ended.summary
   } catch (error) {
     const failure = asMvmError(error)
-    stream.reset(failure)
+    stream.reset(told(failure))
     throw failure
   }
 }
@@ -108,7 +117,7 @@ async function give(
 function sourceOf(service: CopyService, path: Uint8Array): Source {
   try {
     const components = componentsOf(path)
-    const name = components.pop()
+    const name = meansContents(path) ? undefined : components.pop()
     return { folder: enterAll(shownFolder(service), components, false), name }
   } catch (error) {
     return { path, error: entryFailure(error) }

@@ -8,9 +8,11 @@
 
 import { closeSync, constants, fchmodSync } from "node:fs"
 import { errnoOf, MvmError } from "../../lib/errors.ts"
-import { Folder, setModified, statusOf, tryLock } from "../../platform/folder.ts"
+import { Folder, sameTime, setModified, statusOf, tryLock } from "../../platform/folder.ts"
+import { entryFailure } from "./entry-failure.ts"
 import { isPartialName, joinPath, MAX_PATH_BYTES } from "./names.ts"
 import type { FileAttributes } from "./partial.ts"
+import type { Settling } from "./settling.ts"
 
 const OWNER_ALL = 0o700
 /** In the target folder itself, what other copies left is theirs to take up again, for so long. */
@@ -22,28 +24,35 @@ export class TargetFolder {
   readonly #folder: Folder | undefined
   readonly #parent: TargetFolder | undefined
   readonly #attributes: FileAttributes | undefined
+  readonly #existed: boolean
+  readonly #settling: Settling
+  /** Whether names were made, replaced or removed in it. */
+  #isChanged = false
   /** Files and folders below that are not stored yet. */
   #pending = 0
   #isLeft = false
   #settled = false
 
   private constructor(
-    place: { path: Uint8Array; depth: number },
+    settling: Settling,
     folder: Folder | undefined,
-    parent?: TargetFolder,
-    attributes?: FileAttributes,
+    place: { path: Uint8Array; existed: boolean; parent?: TargetFolder; attributes?: FileAttributes },
   ) {
-    this.path = place.path
-    this.depth = place.depth
+    const { path, existed, parent, attributes } = place
+    this.path = path
+    this.depth = parent ? parent.depth + 1 : 0
+    this.#settling = settling
     this.#folder = folder
+    this.#existed = existed
     this.#parent = parent
     this.#attributes = attributes
     if (parent) parent.#pending += 1
+    if (parent && !existed) parent.#isChanged = true
   }
 
   /** @param folder the target; closed with everything else */
-  static root(folder: Folder): TargetFolder {
-    return new TargetFolder({ path: new Uint8Array(0), depth: 0 }, folder)
+  static root(folder: Folder, settling: Settling): TargetFolder {
+    return new TargetFolder(settling, folder, { path: new Uint8Array(0), existed: true })
   }
 
   /** Whether it was refused, and with it all that is announced below. */
@@ -79,17 +88,24 @@ export class TargetFolder {
       folder.close()
       throw error
     }
-    return { entered: new TargetFolder({ path, depth: this.depth + 1 }, folder, this, attributes), existed }
+    const place = { path, existed, parent: this, attributes }
+    return { entered: new TargetFolder(this.#settling, folder, place), existed }
   }
 
   /** Stands for a folder that could not be entered while what lies below it is still announced. */
   enterRefused(): TargetFolder {
-    return new TargetFolder({ path: this.path, depth: this.depth + 1 }, undefined, this)
+    return new TargetFolder(this.#settling, undefined, { path: this.path, existed: true, parent: this })
   }
 
   /** A file of this folder is wanted. */
   expect(): void {
     this.#pending += 1
+    this.#isChanged = true
+  }
+
+  /** A name was made in it. */
+  changed(): void {
+    this.#isChanged = true
   }
 
   /** It is stored, or will not be. */
@@ -114,21 +130,37 @@ export class TargetFolder {
   #settle(): void {
     if (!this.#isLeft || this.#pending > 0 || this.#settled) return
     this.#settled = true
-    if (this.#folder) finish(this.#folder, this.#attributes)
-    this.#parent?.done()
+    if (!this.#folder) return this.#parent?.done()
+    const finishing = this.#finish(this.#folder)
+    this.#settling.add(finishing.then(() => this.#parent?.done()))
+  }
+
+  async #finish(folder: Folder): Promise<void> {
+    try {
+      removeLeftovers(folder, this.#parent === undefined)
+      const isSet = this.#attributes !== undefined && setAttributes(folder, this.#attributes, this.#existed)
+      if (this.#isChanged || isSet) await folder.synced()
+    } finally {
+      folder.close()
+    }
   }
 }
 
-function finish(folder: Folder, attributes: FileAttributes | undefined): void {
+/**
+ * Gives the folder its permissions and time. One of another user's, which was there before, keeps its own.
+ *
+ * @returns whether anything was changed
+ */
+function setAttributes(folder: Folder, { mode, modified }: FileAttributes, existed: boolean): boolean {
+  const now = statusOf(folder.fd)
+  if (now.mode === mode && sameTime(now.modified, modified)) return false
   try {
-    removeLeftovers(folder, attributes === undefined)
-    if (attributes) {
-      fchmodSync(folder.fd, attributes.mode)
-      setModified(folder.fd, attributes.modified)
-    }
-    folder.sync()
-  } finally {
-    folder.close()
+    fchmodSync(folder.fd, mode)
+    setModified(folder.fd, modified)
+    return true
+  } catch (error) {
+    if (existed && errnoOf(error) === "EPERM") return false
+    throw entryFailure(error)
   }
 }
 

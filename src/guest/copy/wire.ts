@@ -100,7 +100,7 @@ export class CopyWire<S extends CopySide> {
 
   /** Breaks the copy off, at both ends for the same reason. */
   reset(error: MvmError): void {
-    this.#stream.reset(error)
+    this.#stream.reset(told(error))
   }
 
   #push(bytes: Uint8Array): void {
@@ -125,6 +125,11 @@ export class CopyWire<S extends CopySide> {
     // Here and not a turn later: what is pushed from now on needs another write.
     this.#writing = undefined
   }
+}
+
+/** What failed inside is told by code alone: its words may name what is this machine's own. */
+export function told(error: MvmError): MvmError {
+  return error.code === "internal" ? new MvmError("peer_failed", "the copy failed") : error
 }
 
 /**

@@ -8,6 +8,7 @@ import { accessSync, constants, statSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
 import { MvmError } from "../../lib/errors.ts"
 import { findUser, ownUser, type User } from "../../platform/users.ts"
+import { copyService, type CopyService } from "../copy/service.ts"
 import type { Address } from "../streams/address.ts"
 import { commandService } from "./command-service.ts"
 import type { ServiceLimits } from "./limits.ts"
@@ -23,6 +24,7 @@ const PASSED = ["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "TMPDIR"]
 export type ServiceAction =
   | { readonly kind: "command"; readonly command: readonly [string, ...string[]] }
   | { readonly kind: "socket"; readonly address: Address }
+  | { readonly kind: "copy"; readonly copy: CopyService }
 
 export interface ServiceDefinition {
   readonly name: string
@@ -52,15 +54,17 @@ export function serviceOptions(definition: ServiceDefinition): ServiceOptions {
 
 function handlerOf({ action, ...definition }: ServiceDefinition): ServiceHandler {
   if (action.kind === "socket") return socketService(action.address, definition.endOfInput)
+  if (action.kind === "copy") {
+    requireDirectory(action.copy.folder)
+    return copyService(action.copy)
+  }
   const user = definition.user === undefined ? undefined : findUser(definition.user)
   const isOther = user !== undefined && user.uid !== process.geteuid?.()
   if (isOther && process.geteuid?.() !== 0) {
     throw new MvmError("refused", `only root can run a service as ${user.name}`)
   }
   const { directory, endOfInput, terminal } = definition
-  if (directory !== undefined && !statSync(directory, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new MvmError("not_found", `there is no directory ${directory}`)
-  }
+  if (directory !== undefined) requireDirectory(directory)
   const environment = { ...baseEnvironment(user), ...definition.environment }
   const [program, ...words] = action.command
   return commandService({
@@ -71,6 +75,11 @@ function handlerOf({ action, ...definition }: ServiceDefinition): ServiceHandler
     endOfInput,
     terminal,
   })
+}
+
+function requireDirectory(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return
+  throw new MvmError("not_found", `there is no directory ${path}`)
 }
 
 /** A program starts in few and known surroundings; its own state and sockets of ours are not among them. */
