@@ -7,7 +7,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { join } from "node:path"
 import { readExposition, type ReadFamily } from "../mvm/metrics/exposition-parser.ts"
-import { TestHost } from "./host.ts"
+import { TestHost, rule } from "./host.ts"
 
 let host: TestHost
 let address: string
@@ -45,9 +45,16 @@ test("a scrape is well formed and says what is and what was", async () => {
   expect(value(before, "mvm_links")).toBe(2)
   expect(value(before, "mvm_verdicts", { verdict: "trusted" })).toBe(2)
   expect(value(before, "mvm_policy_valid")).toBe(1)
+  expect(value(before, "mvm_dedicated_limit_bytes")).toBeGreaterThan(0)
+  expect([value(before, "mvm_deposits"), value(before, "mvm_deposited_bytes")]).toEqual([0, 0])
   expect(value(before, "mvm_arena_size_bytes")).toBe(64 * 2 ** 20)
   expect(value(before, "process_resident_memory_bytes")).toBeGreaterThan(10 * 2 ** 20)
   expect(value(before, "process_start_time_seconds")).toBeGreaterThan(Date.now() / 1000 - 600)
+  await host.policy(rule('service = "*"', 'from = "*"', 'to = "*"', "deposit = true"), "a", "b", "allow")
+  expect((await host.runWith({ stdin: CONTENT }, "guest", "deposit", "--local", "a", "b")).status).toBe(0)
+  const deposited = await scrape()
+  expect(value(deposited, "mvm_deposits")).toBe(1)
+  expect(value(deposited, "mvm_deposited_bytes")).toBeGreaterThan(CONTENT.length)
   const receiver = await host.recv("b", undefined)
   expect(value(await scrape(), "mvm_offers")).toBe(value(before, "mvm_offers") + 1)
   const sender = host.send("a", "b", CONTENT)

@@ -9,7 +9,7 @@ import { optionName, placeholdersOf, takesValue, type CommandSpec, type OptionSp
 import { groupsOf, isGroup, verbOf } from "../help.ts"
 
 /** Names that only a daemon or an agent knows, and files. */
-export type NameKind = "vm" | "endpoint" | "peer" | "service" | "channel" | "tag" | "audit-kind"
+export type NameKind = "vm" | "endpoint" | "peer" | "service" | "channel" | "deposit" | "tag" | "audit-kind"
 export type Kind = NameKind | "file" | "directory"
 
 export interface Candidate {
@@ -53,6 +53,7 @@ const PLACEHOLDERS: Readonly<Record<string, Kind>> = {
 /** Where the word of the placeholder says too little. */
 const EXCEPTIONS: Readonly<Record<string, Kind | undefined>> = {
   "vm create <name>": undefined,
+  "deposit rm <id>": "deposit",
   // A path inside the VM.
   "measure approve [path]": undefined,
   "measure remove [path]": undefined,
@@ -182,7 +183,8 @@ function ofArgument(place: Wanted, spec: CommandSpec, index: number): Wanted {
   if (name === undefined) return place
   const shown = spec.usage.match(/[<[][^>\]]*[>\]]/g)?.[names.indexOf(name)] ?? ""
   const exception = `${verbOf(spec)} ${shown}`
-  if (exception in EXCEPTIONS) return place
+  if (exception in EXCEPTIONS)
+    return { ...place, kinds: [EXCEPTIONS[exception]].filter((kind) => kind !== undefined) }
   const alternatives = name.replace("...", "").split("|")
   const [head = "", tail] = (alternatives.find((one) => one.includes(":")) ?? "").split(":")
   const colon = place.typed.indexOf(":")

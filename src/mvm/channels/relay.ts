@@ -12,7 +12,7 @@ import { RELAY_WINDOW_BYTES } from "../../channel/record-queue.ts"
 import type { NamedMessage } from "../../wire/link.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
-import { endOf, otherEnd, type Channel } from "./channel.ts"
+import { directionFrom, endOf, otherEnd, type Channel } from "./channel.ts"
 
 const MAX_HELD_BYTES = 2 * RELAY_WINDOW_BYTES
 
@@ -39,6 +39,7 @@ export function relay(context: MvmContext, member: Member, message: RelayedMessa
     const { fields } = message
     if (bulk.heldBytes(channel.key) + fields.record.length > MAX_HELD_BYTES) return "flooded"
     bulk.record(channel.key, fields)
+    context.traffic.relayed(channel, directionFrom(channel, end), fields.record.length)
   } else {
     bulk.mark(channel.key, message.name, message.fields)
   }

@@ -2,8 +2,8 @@
  * @module mvm/channels/traffic
  *
  * How much moves through each channel, as far as the MVM can see it: the cursors in the header page of a region say
- * how far its rings were written, in whole units of ciphertext and record headers. What an end said in FIN is exact
- * and comes later.
+ * how far its rings were written, in whole units of ciphertext and record headers; records that it relays it can
+ * count. What an end said in FIN is exact and comes later.
  *
  * Trust: whoever maps a region can write any cursor. What is worked out from them is for people to look at, bounded,
  * and decides nothing.
@@ -34,10 +34,16 @@ interface Reading {
   readonly flows: readonly [Flow, Flow]
 }
 
+const NO_CURSORS: Reading["cursors"] = [
+  { tail: 0, head: 0 },
+  { tail: 0, head: 0 },
+]
+
 export class Traffic {
   readonly #channels: ChannelTable
   readonly #log: Log
   readonly #readings = new WeakMap<Channel, Reading>()
+  readonly #relayed = new WeakMap<Channel, [number, number]>()
   readonly #timer: ReturnType<typeof setInterval>
 
   constructor(channels: ChannelTable, log: Log) {
@@ -51,10 +57,21 @@ export class Traffic {
     return this.#readings.get(channel)?.flows
   }
 
+  /** A sealed record was relayed in `direction`. */
+  relayed(channel: Channel, direction: 0 | 1, lengthBytes: number): void {
+    let passed = this.#relayed.get(channel)
+    if (!passed) this.#relayed.set(channel, (passed = [0, 0]))
+    passed[direction] += lengthBytes
+  }
+
   /** Reads the cursors of all open channels. */
   look(nowMs: number): void {
     for (const channel of this.#channels.all()) {
-      if (channel.state !== "open" || !channel.memory) continue
+      if (channel.state !== "open") continue
+      if (!channel.memory) {
+        this.#count(channel, nowMs)
+        continue
+      }
       try {
         const { memory } = channel
         this.#take(channel, memory.ringBytes / UNIT_BYTES, cursorsIn(memory.peek(CURSORS_BYTES)), nowMs)
@@ -66,6 +83,17 @@ export class Traffic {
 
   stop(): void {
     clearInterval(this.#timer)
+  }
+
+  #count(channel: Channel, nowMs: number): void {
+    const passed = this.#relayed.get(channel) ?? [0, 0]
+    const before = this.#readings.get(channel)
+    const elapsedMs = Math.max(1, nowMs - (before?.atMs ?? nowMs - PERIOD_MS))
+    const flow = (index: 0 | 1): Flow => {
+      const moved = passed[index] - (before?.flows[index].bytes ?? 0)
+      return { bytes: passed[index], bytesPerSecond: (moved / elapsedMs) * 1000 }
+    }
+    this.#readings.set(channel, { cursors: NO_CURSORS, atMs: nowMs, flows: [flow(0), flow(1)] })
   }
 
   #take(channel: Channel, capacityUnits: number, cursors: readonly [Cursors, Cursors], nowMs: number): void {

@@ -15,7 +15,7 @@ export interface KnownName {
 }
 
 export function nameHandlers(mvm: Mvm): Record<string, Handler> {
-  const { registry, channels, hub, policy, audit } = mvm.context
+  const { registry, channels, hub, policy, audit, deposits } = mvm.context
   const kinds: Record<string, () => KnownName[]> = {
     vm: () => registry.listVms().map(({ name, kind }) => ({ value: name, description: vmKind(kind) })),
     endpoint: () =>
@@ -26,6 +26,10 @@ export function nameHandlers(mvm: Mvm): Record<string, Handler> {
     channel: () =>
       channels.all().map(({ key, asker, answerer, service }) => {
         return { value: key.slice(0, 12), description: `${asker.name} to ${answerer.name}, ${service}` }
+      }),
+    deposit: () =>
+      deposits.table.all().map(({ key, service, bytes }) => {
+        return { value: key.slice(0, 12), description: `${service}, ${bytes} bytes` }
       }),
     service: () => {
       const offered = hub

@@ -19,6 +19,8 @@ export function scrape(mvm: Mvm): string {
 function now(mvm: Mvm): Family[] {
   const { registry, hub, channels, arena, audit, policy } = mvm.context
   const records = registry.listVms()
+  const own = mvm.context.dedicated.view
+  const kept = mvm.context.deposits.table.kept()
   const running = records.filter(({ uuid }) => mvm.vms.isRunning(uuid)).length
   const verdicts: Record<Opinion["verdict"], number> = {
     trusted: 0,
@@ -46,6 +48,14 @@ function now(mvm: Mvm): Family[] {
     gauge("mvm_offers", "Commands and services that wait for a channel.", offersOf(mvm)),
     gauge("mvm_arena_size_bytes", "Shared memory of the arena.", arena.sizeBytes),
     gauge("mvm_arena_free_bytes", "Shared memory of the arena that no channel holds.", arena.freeBytes),
+    gauge("mvm_dedicated_limit_bytes", "Shared memory that channels may have of their own.", own.limitBytes),
+    gauge(
+      "mvm_dedicated_used_bytes",
+      "Shared memory that channels have of their own, or that is kept.",
+      own.usedBytes,
+    ),
+    gauge("mvm_deposits", "Deposits that the MVM keeps.", kept.count),
+    gauge("mvm_deposited_bytes", "What those take on disk.", kept.bytes),
     gauge(
       "mvm_policy_valid",
       "1 while the policy can be used; else everything is denied.",

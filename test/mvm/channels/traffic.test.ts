@@ -11,13 +11,16 @@ import { ScriptedMvm } from "../scripted.ts"
 /** Where the words are, per layout: tail and head of ring 0 and ring 1. */
 const WORDS = { tail0: 0x100, head0: 0x180, tail1: 0x380, head1: 0x400 } as const
 
-async function opened(): Promise<{
+async function opened({ mapped } = { mapped: true }): Promise<{
   channel: Channel
   traffic: Traffic
   write(word: keyof typeof WORDS, units: number): void
 }> {
   const mvm = await ScriptedMvm.start()
-  await openBetween(await mvm.member("a"), await mvm.member("b"))
+  const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+  a.canMap = mapped
+  await a.relink()
+  await openBetween(a, b)
   const { channels, arena } = mvm.context
   const [channel] = channels.all()
   const traffic = new Traffic(channels, new Log({ level: "error", format: "text" }))
@@ -54,6 +57,22 @@ test("what went through each ring is counted in units of 64 bytes, with its rate
   expect(traffic.of(channel)).toEqual([
     { bytes: 6400, bytesPerSecond: 0 },
     { bytes: 64, bytesPerSecond: 0 },
+  ])
+})
+
+test("records that are relayed are counted, with their rate", async () => {
+  const { channel, traffic } = await opened({ mapped: false })
+  expect(channel.transport).toBe("relay")
+  const start = performance.now()
+  traffic.look(start)
+  expect(traffic.of(channel)).toMatchObject([{ bytes: 0 }, { bytes: 0 }])
+  traffic.relayed(channel, 0, 1000)
+  traffic.relayed(channel, 0, 500)
+  traffic.relayed(channel, 1, 10)
+  traffic.look(start + 1000)
+  expect(traffic.of(channel)).toEqual([
+    { bytes: 1500, bytesPerSecond: 1500 },
+    { bytes: 10, bytesPerSecond: 10 },
   ])
 })
 
