@@ -10,6 +10,7 @@ import { sha256 } from "../../lib/crypto.ts"
 import { MvmError } from "../../lib/errors.ts"
 import { fail, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
+import type { MappingProbe } from "../../platform/mapping.ts"
 import { PORT_NAME } from "../environment.ts"
 import { IMA_POLICY } from "../install/ima-policy.ts"
 import { GROUP, KERNEL_WORDS } from "../install/plan.ts"
@@ -18,6 +19,8 @@ import type { AgentFacts, GuestFacts } from "./facts.ts"
 /** Receipts and decisions are dated by the MVM; people compare them with their own logs. */
 const CLOCK_TOLERANCE_MS = 2000
 const SHOWN_PROGRAMS = 3
+/** No cached memory is read so slowly, and no uncached so fast. */
+const UNCACHED_MB_S = 400
 const INSTALL = "mvm guest install, then reboot"
 
 type Agent = Pick<GuestFacts, "agent">
@@ -208,11 +211,33 @@ function agent({ agent: found }: Agent): Judgement {
 function mapping({ agent: found }: Agent): Judgement | undefined {
   const facts = linked(found)
   if (!facts) return undefined
-  if (facts.memoryBytes > 0) return ok(`${formatSize(facts.memoryBytes)} by ${facts.mapping}`)
-  return warn(
-    `none is mapped (${facts.mapping ?? "no reason given"}): records go by way of the MVM`,
-    "mvm guest status",
-  )
+  const { memoryBytes, mapping: how, mappings } = facts
+  if (memoryBytes === 0) {
+    return warn(
+      `none is mapped (${how ?? "no reason given"}): records go by way of the MVM`,
+      "mvm guest status",
+    )
+  }
+  // The arena's device comes first; channels' own are mapped in the same way.
+  const ways = mappings.filter(({ device }) => device === mappings[0]?.device)
+  const text = [`${formatSize(memoryBytes)} by ${how}`, ...ways.map(speedOf)].join("; ")
+  const fastest = Math.max(...ways.map(({ readMbS }) => readMbS ?? 0))
+  const taken =
+    ways.find(({ way }) => how?.startsWith(way === "devmem" ? "/dev/mem " : `${way} `))?.readMbS ?? fastest
+  if (taken < UNCACHED_MB_S && ways.length > 0) {
+    return warn(
+      `${text}: read as slowly as without a cache`,
+      "lockdown=none, so that devmem can be mapped; not --map",
+    )
+  }
+  return taken * 2 < fastest
+    ? warn(`${text}: not the fastest way`, "start the agent without --map")
+    : ok(text)
+}
+
+/** Megabytes a second of reading and of writing. */
+function speedOf({ way, readMbS, writeMbS, problem }: MappingProbe): string {
+  return readMbS === null ? `${way}: ${problem}` : `${way} ${readMbS}/${writeMbS} MB/s`
 }
 
 function verdict({ agent: found }: Agent): Judgement | undefined {

@@ -11,6 +11,7 @@ import { toHex } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { findIvshmem, type SharedMemoryDevice } from "../../platform/ivshmem.ts"
+import type { MappingProbe } from "../../platform/mapping.ts"
 import { groupMembers } from "../../platform/system-programs.ts"
 import { findVirtioPort } from "../../platform/virtio-port.ts"
 import { BOOT_AGGREGATE_PCRS } from "../../tcb/measurement/quote.ts"
@@ -36,6 +37,8 @@ export interface AgentFacts {
   readonly name: string | null
   readonly mapping: string | null
   readonly memoryBytes: number
+  /** Every way to map every device, as the agent measured them. */
+  readonly mappings: readonly MappingProbe[]
   /** The MVM's opinion of this VM, and its clock ahead of ours; why there is none. */
   readonly standing: { readonly verdict: string; readonly clockAheadMs: number } | MvmError
 }
@@ -112,8 +115,8 @@ export async function agentFacts(socket: string): Promise<AgentFacts | MvmError>
       (json) => JSON.parse(json) as { verdict: string; clockAheadMs: number },
       asMvmError,
     )
-    const { linked, name, mapping, memoryBytes } = state
-    return { linked, name, mapping, memoryBytes, standing }
+    const { linked, name, mapping, memoryBytes, mappings } = state
+    return { linked, name, mapping, memoryBytes, mappings, standing }
   } catch (error) {
     return asMvmError(error)
   }

@@ -40,8 +40,10 @@ After=${PORT_DEVICE} dev-tpmrm0.device
 
 [Service]
 Type=notify
-WatchdogSec=30
-ExecStart=${executable} guest agent
+WatchdogSec=120
+# The kernel first hashes the whole program, which takes its time on an emulated processor.
+TimeoutStartSec=10min
+ExecStart=${executable} guest agent --group mvm
 Restart=always
 RestartSec=1
 LimitNOFILE=65536

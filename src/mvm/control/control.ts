@@ -171,6 +171,7 @@ function show(mvm: Mvm, record: VmRecord): Record<string, unknown> {
     reason: opinion.message ?? null,
     hasReference: referenceValues(mvm.context.registry.reference, record, kindOf(record)).table !== undefined,
     logEntries: opinion.entries,
+    hotplug: mvm.context.dedicated.holdings.places(record.uuid),
     qemuPid: state?.qemu?.pid ?? null,
     vtpmPid: state?.vtpm.pid ?? null,
     startedAt: state ? new Date(state.startedMs).toISOString() : null,

@@ -48,6 +48,7 @@ export const HOST_CHECKS: readonly Check<HostFacts>[] = [
   { name: "limits", judge: limits },
   { name: "policy", judge: policy },
   { name: "vm", judge: vms },
+  { name: "hot-plug", judge: hotplug },
   { name: "libvirt", judge: libvirt },
 ]
 
@@ -207,6 +208,21 @@ function vms({ daemon: running }: HostFacts): Judgement[] {
     }
     return bad.length > 0 ? bad : [ok(`${name}: ${state}, ${verdict}`)]
   })
+}
+
+function hotplug({ daemon: running }: HostFacts): Judgement[] {
+  if (running instanceof MvmError) return []
+  const found = running.vms
+    .filter(({ kind, state }) => kind !== "local" && state === "running")
+    .map(({ name, hotplug: { free, all } }): Judgement => {
+      if (free > 0) return ok(`${name}: ${free} of ${all} places for memory are free`)
+      return all === 0
+        ? warn(`${name}: its monitor does not answer, so its channels share the arena`, `mvm vm show ${name}`)
+        : warn(`${name}: no place is free for another channel's own memory`, `mvm channel list`)
+    })
+  if (running.ignoredUnplugs === 0) return found
+  const text = `${running.ignoredUnplugs} devices were not let go of by their guest; their memory is not used again`
+  return [...found, warn(text, "restart the VM that has them")]
 }
 
 function libvirt({ libvirt: access, actor }: HostFacts): Judgement | undefined {

@@ -47,6 +47,8 @@ export interface VmFacts {
   readonly link: string
   readonly verdict: string
   readonly hasReference: boolean
+  /** Places for devices of shared memory, and how many are free; none where its monitor does not answer. */
+  readonly hotplug: { readonly free: number; readonly all: number }
   readonly firmware: Firmware | undefined
   readonly machine: string | undefined
   /** Its files, and whether the daemon may read them. */
@@ -89,6 +91,8 @@ export interface HostFacts {
 
 export interface DaemonFacts {
   readonly pid: number
+  /** Devices that a guest did not let go of. */
+  readonly ignoredUnplugs: number
   readonly uptimeSeconds: number
   readonly vms: readonly VmFacts[]
 }
@@ -98,6 +102,7 @@ interface StatusAnswer {
   pid: number
   uptimeSeconds: number
   arena: { path: string; sizeBytes: number }
+  dedicated: { ignored: number }
   policy: { file: string }
   vms: { name: string; tags: string[] }[]
 }
@@ -149,6 +154,7 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
         ? answer
         : {
             pid: answer.status.pid,
+            ignoredUnplugs: answer.status.dedicated.ignored,
             uptimeSeconds: answer.status.uptimeSeconds,
             vms: answer.shown.map((vm) => vmFacts(vm, actor)),
           },
@@ -178,9 +184,9 @@ function vmFacts(vm: ShowAnswer, actor: Actor): VmFacts {
     const path = vm.config[field]
     return typeof path === "string" ? { field, path, access: accessTo(path, actor) } : []
   })
-  const { name, kind, state, link, verdict, hasReference } = vm
+  const { name, kind, state, link, verdict, hasReference, hotplug } = vm
   const { firmware, machine } = vm.config
-  return { name, kind, state, link, verdict, hasReference, firmware, machine, files }
+  return { name, kind, state, link, verdict, hasReference, hotplug, firmware, machine, files }
 }
 
 function policyFacts(
