@@ -99,7 +99,9 @@ export const COMMANDS: readonly CommandSpec[] = [
   guestDoctor,
   hostVerb(guestSend),
   hostVerb(guestRecv),
+  hostVerb(guestExec),
   hostVerb(guestConnect),
+  hostVerb(guestForward),
   hostVerb(guestPing),
   hostVerb(guestCp),
 ]

@@ -5,7 +5,7 @@
  */
 
 import { describe, expect, test } from "bun:test"
-import { readFileSync, readdirSync } from "node:fs"
+import { mkdirSync, readFileSync, readdirSync } from "node:fs"
 import { join } from "node:path"
 import { hostForFile, rule } from "./host.ts"
 
@@ -65,6 +65,30 @@ describe("the endpoint of the host", () => {
       ["a", "host"],
       ["host", "a"],
     ])
+  })
+
+  test("calls services of a member, copies to it, and pings it", async () => {
+    const service = await host().serves(
+      "a",
+      "who",
+      "--",
+      "/bin/sh",
+      "-c",
+      'echo "$MVM_PEER $MVM_ARG"; exit 3',
+    )
+    expect(await host().run("exec", "a", "who", "x")).toEqual({ status: 3, stdout: "host x\n", stderr: "" })
+    service.kill("SIGTERM")
+    await service.over()
+    const folder = join(host().folder, "copies")
+    mkdirSync(folder)
+    const copies = host().spawn(["guest", "serve", "--local", "a", "--copy", folder])
+    await copies.says("serving")
+    const file = host().file("copied", CONTENT)
+    expect((await host().run("cp", file, "a:")).status).toBe(0)
+    expect(new Uint8Array(readFileSync(join(folder, "copied")))).toEqual(CONTENT)
+    copies.kill("SIGTERM")
+    await copies.over()
+    expect(await host().must("ping", "a")).toContain("a is trusted")
   })
 
   test("is held to the policy as any member is", async () => {

@@ -50,6 +50,9 @@ const PLACEHOLDERS: Readonly<Record<string, Kind>> = {
   dir: "directory",
 }
 
+/** Placeholders that stand for one of several. */
+const COMPOUND: Readonly<Record<string, string>> = { places: "file|target:path" }
+
 /** Where the word of the placeholder says too little. */
 const EXCEPTIONS: Readonly<Record<string, Kind | undefined>> = {
   "vm create <name>": undefined,
@@ -185,7 +188,8 @@ function ofArgument(place: Wanted, spec: CommandSpec, index: number): Wanted {
   const exception = `${verbOf(spec)} ${shown}`
   if (exception in EXCEPTIONS)
     return { ...place, kinds: [EXCEPTIONS[exception]].filter((kind) => kind !== undefined) }
-  const alternatives = name.replace("...", "").split("|")
+  const word = name.replace("...", "")
+  const alternatives = (COMPOUND[word] ?? word).split("|")
   const [head = "", tail] = (alternatives.find((one) => one.includes(":")) ?? "").split(":")
   const colon = place.typed.indexOf(":")
   if (tail !== undefined && colon >= 0) {

@@ -75,7 +75,8 @@ After=mvm-agent.service
 ConditionPathExists=/etc/mvm/services.d/%i.toml
 
 [Service]
-Type=exec
+Type=notify
+TimeoutStartSec=infinity
 ExecStart=${executable} guest serve --file /etc/mvm/services.d/%i.toml
 Restart=always
 RestartSec=1

@@ -112,6 +112,14 @@ describe("an argument", () => {
     })
   })
 
+  test("of a copy is a file here or one there", () => {
+    expect(wantedAt(COMMANDS, ["guest", "cp", "a", ""])).toMatchObject({
+      kinds: ["file", "peer"],
+      suffix: ":",
+    })
+    expect(wantedAt(COMMANDS, ["cp", "db:x"])).toMatchObject({ kinds: [], prefix: "db:" })
+  })
+
   test("that may be repeated is completed every time", () => {
     expect(wantedAt([joined], ["guest", "join", "a:b", "x", "y", ""])).toMatchObject({ kinds: ["file"] })
   })
