@@ -30,6 +30,7 @@ export const CODES = {
   exists: STATUS.failure,
   vm_state: STATUS.failure,
   qemu: STATUS.failure,
+  libvirt: STATUS.failure,
   swtpm: STATUS.failure,
   tpm: STATUS.failure,
   setup: STATUS.failure,

@@ -9,17 +9,31 @@ import { createReadStream } from "node:fs"
 import { realpath, stat } from "node:fs/promises"
 import { toHex, utf8 } from "../lib/bytes.ts"
 import { MvmError, errnoOf } from "../lib/errors.ts"
-import { firmwareFiles, type QemuOptions } from "./qemu-args.ts"
+import { firmwareFiles, type Machine, type QemuOptions } from "./qemu-args.ts"
 import { requireFiles } from "./qemu.ts"
 
-/** Lower-case hex SHA-256 digests. */
+/** What a VM is started with. Absolute paths. */
+export interface LaunchFiles {
+  readonly qemu: string
+  readonly firmware: string
+  /** Undefined where the firmware starts what is on a disk; so are initrd and command line. */
+  readonly kernel?: string | undefined
+  readonly initrd?: string | undefined
+  /** The kernel's whole command line. */
+  readonly append?: string | undefined
+  /** Undefined where it is not known. */
+  readonly machine?: Machine | undefined
+  readonly memoryBytes?: number | undefined
+}
+
+/** Lower-case hex SHA-256 digests of those files that there are. */
 export interface LaunchDigests {
-  kernel: string
-  initrd: string
-  /** Of the command line's UTF-8 bytes, without a terminator. */
-  append: string
   qemu: string
   firmware: string
+  kernel?: string | undefined
+  initrd?: string | undefined
+  /** Of the command line's UTF-8 bytes, without a terminator. */
+  append?: string | undefined
 }
 
 interface Entry {
@@ -29,15 +43,33 @@ interface Entry {
 const cache = new Map<string, Entry>()
 const MAX_CACHED_FILES = 256
 
-/** @throws MvmError `setup` or `not_found` as at a launch; `io` when a file cannot be read to its end. */
-export async function hashLaunch(options: QemuOptions): Promise<LaunchDigests> {
-  const program = requireFiles(options)
-  const { code } = firmwareFiles(options.firmware, options.machine)
-  const [kernel, initrd, qemu, firmware] = await Promise.all(
-    [options.kernel, options.initrd, program, code].map(hashFile),
-  )
-  const append = new Bun.CryptoHasher("sha256").update(utf8(options.append)).digest("hex")
-  return { kernel: kernel!, initrd: initrd!, append, qemu: qemu!, firmware: firmware! }
+/** What {@link QemuOptions} start. @throws MvmError `setup` or `not_found` as at a launch. */
+export function launchFilesOf(options: QemuOptions): LaunchFiles {
+  return {
+    qemu: requireFiles(options),
+    firmware: firmwareFiles(options.firmware, options.machine).code,
+    kernel: options.kernel,
+    initrd: options.initrd,
+    append: options.append,
+    machine: options.machine,
+    memoryBytes: options.memoryMiB * 2 ** 20,
+  }
+}
+
+/** @throws MvmError `not_found`; `io` when a file cannot be read to its end. */
+export async function hashLaunch(files: LaunchFiles): Promise<LaunchDigests> {
+  const ofFile = async (path: string | undefined): Promise<string | undefined> => path && hashFile(path)
+  const [qemu, firmware, kernel, initrd] = await Promise.all([
+    hashFile(files.qemu),
+    hashFile(files.firmware),
+    ofFile(files.kernel),
+    ofFile(files.initrd),
+  ])
+  const append =
+    files.append === undefined
+      ? undefined
+      : new Bun.CryptoHasher("sha256").update(utf8(files.append)).digest("hex")
+  return { qemu, firmware, kernel, initrd, append }
 }
 
 /** SHA-256 (hex) of a file, streamed; remembered while path, inode, size and times stay the same. */

@@ -7,7 +7,9 @@
 
 import { readFileSync, readdirSync } from "node:fs"
 import { basename } from "node:path"
+import { MvmError } from "../lib/errors.ts"
 
+const TICKS_PER_SECOND = 100
 /** starttime, field 22; the first field kept is the third. */
 const START_TIME = 19
 /** startcode, startstack, arg_start, env_start: fields 26, 28, 48, 50 */
@@ -56,6 +58,27 @@ function statFields(pid: number): string[] | undefined {
   // The command name may hold spaces and parentheses; the fields start behind its last one.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
   return fields[0] === "Z" ? undefined : fields
+}
+
+/** Now, as {@link ProcessId}'s `startTicks` counts. @spec proc(5), /proc/uptime; USER_HZ is 100 on Linux's machines */
+export function nowTicks(): number {
+  return Math.floor(Number(readFileSync("/proc/uptime", "latin1").split(" ")[0]) * TICKS_PER_SECOND)
+}
+
+/** When the process began, ms since 1970. */
+export function startedAtMs(id: ProcessId): number {
+  return Date.now() - ((nowTicks() - Number(id.startTicks)) * 1000) / TICKS_PER_SECOND
+}
+
+/** The words that the process was started with. @throws MvmError `io` when it is gone, or hides them. */
+export function commandLineOf(id: ProcessId): string[] {
+  try {
+    const words = readFileSync(`/proc/${id.pid}/cmdline`, "utf8").split("\0").slice(0, -1)
+    if (isRunning(id) && words.length > 0) return words
+  } catch (cause) {
+    throw new MvmError("io", `process ${id.pid}: its command line cannot be read`, { cause })
+  }
+  throw new MvmError("io", `process ${id.pid}: it is gone`)
 }
 
 export function isRunning(id: ProcessId): boolean {

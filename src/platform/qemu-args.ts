@@ -91,6 +91,15 @@ export function firmwareFiles(firmware: Firmware, machine: Machine): { code: str
   return { code: "/usr/share/OVMF/OVMF_CODE_4M.fd", vars: "/usr/share/OVMF/OVMF_VARS_4M.fd" }
 }
 
+/** Where Debian's packages put SeaBIOS and OVMF. */
+const FIRMWARE_FOLDERS = ["seabios", "OVMF", "AAVMF", "ovmf", "qemu", "qemu-efi-aarch64"]
+
+/** Whether the file is one of them, by where it is: other firmware may leave the TPM's platform hierarchy open. */
+export function isKnownFirmware(path: string): boolean {
+  const isPlain = !path.split("/").includes("..")
+  return isPlain && FIRMWARE_FOLDERS.some((folder) => path.startsWith(`/usr/share/${folder}/`))
+}
+
 /**
  * The arguments after the program's name.
  *

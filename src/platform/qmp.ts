@@ -7,6 +7,7 @@
  */
 
 import { MvmError, asMvmError } from "../lib/errors.ts"
+import type { Monitor, QmpEvent } from "./monitor.ts"
 import { connectUnix, type ByteSocket } from "./unix-socket.ts"
 
 const DEFAULT_TIMEOUT_MS = 10_000
@@ -14,12 +15,6 @@ const CONNECT_POLL_MS = 20
 
 /** The longest line taken from QEMU. */
 const MAX_LINE_BYTES = 8 * 1024 * 1024
-
-export interface QmpEvent {
-  /** `SHUTDOWN`, `RESET`, `DEVICE_DELETED`, ... */
-  name: string
-  data: Record<string, unknown>
-}
 
 interface Pending {
   command: string
@@ -29,7 +24,7 @@ interface Pending {
 }
 
 /** A connected monitor in command mode. */
-export class Qmp {
+export class Qmp implements Monitor {
   #socket: ByteSocket
   #pending = new Map<number, Pending>()
   #nextId = 1
@@ -57,10 +52,21 @@ export class Qmp {
    */
   static async connect(path: string, { timeoutMs = DEFAULT_TIMEOUT_MS } = {}): Promise<Qmp> {
     const deadline = performance.now() + timeoutMs
-    const qmp = new Qmp(await connectUntil(path, deadline))
+    return Qmp.over(await connectUntil(path, deadline), Math.max(1, deadline - performance.now()))
+  }
+
+  /**
+   * The monitor at the other end of a connection that was made already.
+   *
+   * @throws MvmError `timeout` when it does not greet, `qemu` when it closes.
+   */
+  static async over(socket: ByteSocket, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Qmp> {
+    const deadline = performance.now() + timeoutMs
+    const qmp = new Qmp(socket)
     const timer = setTimeout(
-      () => qmp.#fail(new MvmError("timeout", `the monitor at ${path} did not greet within ${timeoutMs} ms`)),
-      Math.max(1, deadline - performance.now()),
+      () =>
+        qmp.#fail(new MvmError("timeout", `the monitor did not greet within ${Math.round(timeoutMs)} ms`)),
+      timeoutMs,
     )
     try {
       await qmp.#greeted.promise

@@ -4,7 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { chmodSync, existsSync, mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { MvmError } from "../../src/lib/errors.ts"
-import { hashFile, hashLaunch } from "../../src/platform/launch-digest.ts"
+import { hashFile, hashLaunch, launchFilesOf } from "../../src/platform/launch-digest.ts"
 import { qemuArgs } from "../../src/platform/qemu-args.ts"
 import { launchQemu } from "../../src/platform/qemu.ts"
 import { startSwtpm } from "../../src/platform/swtpm.ts"
@@ -154,7 +154,7 @@ describe("launchQemu", () => {
 
 describe("hashLaunch", () => {
   test("digests everything that starts a VM", async () => {
-    const digests = await hashLaunch({ ...options, append: "abc" })
+    const digests = await hashLaunch(launchFilesOf({ ...options, append: "abc" }))
     const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     expect(digests.kernel).toBe(await hashFile(options.kernel))
     expect(digests.initrd).toBe(empty)

@@ -39,6 +39,23 @@ const vmConfig = v.strictObject({
   violations: v.optional(v.picklist(["deny", "warn"])),
   /** `none`: the machine has no shared memory, its records are relayed; default `ivshmem`. */
   memoryDevice: v.optional(v.picklist(["ivshmem", "none"])),
+  /** The libvirt domain that it is. */
+  libvirt: v.optional(
+    v.strictObject({
+      uri: text,
+      /** The domain's own UUID: libvirt's, not the MVM's for this VM. */
+      domain: v.pipe(v.string(), v.uuid()),
+      /** What adoption replaced in the domain's XML, for taking it back. */
+      replaced: v.optional(
+        v.strictObject({
+          lifecycle: v.record(v.string(), v.nullable(text)),
+          pm: v.record(v.string(), v.nullable(text)),
+        }),
+      ),
+    }),
+  ),
+  /** User its QEMU runs as, where the MVM does not start it. */
+  qemuUid: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
   /** User a local endpoint runs as. */
   uid: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
 })
@@ -53,7 +70,8 @@ const storedNames = v.strictObject({
   identity: storedName,
   sealing: storedName,
 })
-const KINDS = ["qemu", "local", "libvirt"] as const
+/** `libvirt` and `external`: others start its QEMU, libvirt or a person. */
+const KINDS = ["qemu", "local", "libvirt", "external"] as const
 
 export type VmConfig = v.InferOutput<typeof vmConfig>
 

@@ -9,9 +9,8 @@
 import { readFileSync, statSync } from "node:fs"
 import { fromHex, toHex } from "../../lib/bytes.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
-import { hashLaunch, type LaunchDigests } from "../../platform/launch-digest.ts"
-import type { QemuOptions } from "../../platform/qemu-args.ts"
-import { LAUNCH_PARTS, type Launch, type PredictedEvents } from "../../tcb/measurement/launch.ts"
+import { hashLaunch, type LaunchDigests, type LaunchFiles } from "../../platform/launch-digest.ts"
+import type { Launch, PredictedEvents } from "../../tcb/measurement/launch.ts"
 import { predictOvmfEvents } from "../../tcb/measurement/predict.ts"
 import type { TrustTable } from "../state/registry-trust.ts"
 
@@ -21,22 +20,26 @@ export interface MeasuredLaunch extends Launch {
 }
 
 /** @throws MvmError as hashLaunch; `config` when OVMF is given a kernel that it cannot start. */
-export async function measureLaunch(options: QemuOptions): Promise<MeasuredLaunch> {
-  const digests = await hashLaunch(options)
-  const { machine } = options
+export async function measureLaunch(files: LaunchFiles): Promise<MeasuredLaunch> {
+  const digests = await hashLaunch(files)
+  const { machine, memoryBytes, initrd } = files
   // Of what arm64's firmware is handed nothing is known here.
-  if (options.firmware !== "ovmf" || machine === "virt") return { digests }
-  const { kernel, commandLine, initrd } = predictOvmfEvents({
-    kernel: readKernel(options.kernel),
-    initrd: { sha256: fromHex(digests.initrd), lengthBytes: statSync(options.initrd).size },
-    commandLine: options.append,
+  const isPredictable = isOvmf(files) && (machine === "pc" || machine === "q35") && memoryBytes !== undefined
+  if (!isPredictable || files.kernel === undefined) return { digests }
+  const events = predictOvmfEvents({
+    kernel: readKernel(files.kernel),
+    initrd:
+      initrd && digests.initrd
+        ? { sha256: fromHex(digests.initrd), lengthBytes: statSync(initrd).size }
+        : undefined,
+    commandLine: files.append ?? "",
     machine,
-    memoryBytes: options.memoryMiB * 2 ** 20,
+    memoryBytes,
   })
   const predicted: PredictedEvents = {
-    kernel: kernel.map(toHex),
-    commandLine: toHex(commandLine),
-    initrd: initrd && toHex(initrd),
+    kernel: events.kernel.map(toHex),
+    commandLine: toHex(events.commandLine),
+    initrd: events.initrd && toHex(events.initrd),
   }
   return { digests, predicted }
 }
@@ -45,8 +48,12 @@ export async function measureLaunch(options: QemuOptions): Promise<MeasuredLaunc
 export function lastLaunch(trust: TrustTable, uuid: string): Launch | undefined {
   const stored = trust.lastLaunch(uuid)?.digests as Partial<MeasuredLaunch> | undefined
   const digests = stored?.digests
-  if (!digests || LAUNCH_PARTS.some((part) => typeof digests[part] !== "string")) return undefined
-  return { digests, predicted: stored.predicted }
+  if (typeof digests?.firmware !== "string") return undefined
+  return { digests, predicted: stored?.predicted }
+}
+
+function isOvmf({ firmware }: LaunchFiles): boolean {
+  return /\/OVMF_CODE[^/]*$/.test(firmware)
 }
 
 function readKernel(path: string): Uint8Array {

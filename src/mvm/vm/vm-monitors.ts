@@ -7,7 +7,8 @@
 import { asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
-import { Qmp, type QmpEvent } from "../../platform/qmp.ts"
+import type { QmpEvent } from "../../platform/monitor.ts"
+import { Qmp } from "../../platform/qmp.ts"
 
 const CONNECT_MS = 10_000
 

@@ -9,6 +9,7 @@ import { copyFileSync, existsSync, mkdirSync } from "node:fs"
 import { resolve } from "node:path"
 import { MvmError } from "../../lib/errors.ts"
 import { chooseAccel } from "../../platform/accel.ts"
+import { launchFilesOf } from "../../platform/launch-digest.ts"
 import { firmwareFiles, KERNEL_APPEND, type QemuOptions } from "../../platform/qemu-args.ts"
 import { launchQemu, type QemuProcess } from "../../platform/qemu.ts"
 import type { Arena } from "../channels/arena.ts"
@@ -52,7 +53,7 @@ export async function startQemu(parts: StartParts, record: VmRecord): Promise<Ru
   const paths = vmPaths(parts.stateDir.path, record.uuid, record.name)
   const options = qemuOptions(parts, record, paths)
   mkdirSync(paths.run, { recursive: true, mode: 0o700 })
-  const launch = await measureLaunch(options)
+  const launch = await measureLaunch(launchFilesOf(options))
   const vtpm = await startVtpmForQemu({
     ...vtpmOptions(parts, record, paths),
     controlSocket: paths.vtpmControl,

@@ -11,7 +11,8 @@
 
 import { toHex } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
-import { approveCommand, errorCheck, shellWord, type Check } from "./check.ts"
+import { shellWord } from "../../lib/shell.ts"
+import { approveCommand, errorCheck, type Check } from "./check.ts"
 import type { FirmwareEvent } from "./event-log.ts"
 import { compileGlobs, type PathMatcher } from "./glob.ts"
 import { launchChecks, predictionChecks, type Launch } from "./launch.ts"

@@ -4,6 +4,8 @@
  * One thing that an appraisal looked at, with what was expected and what was seen, as people and programs read it.
  */
 
+import { shellWord } from "../../lib/shell.ts"
+
 export interface Check {
   readonly name:
     "kind" | "boot_aggregate" | "launch" | "pcr" | "event_log" | "required" | "file" | "violation" | "files"
@@ -28,9 +30,4 @@ export function errorCheck(check: Omit<Check, "severity">): Check {
 /** The command that allows `hex` for `subject` (a path, or `pcr:N`). */
 export function approveCommand(vm: string, subject: string, hex: string): string {
   return `mvm measure approve ${shellWord(vm)} ${shellWord(subject)} --digest ${hex}`
-}
-
-/** A word as a POSIX shell takes it unchanged. */
-export function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) && !text.startsWith("-") ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }

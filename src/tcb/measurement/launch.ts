@@ -23,8 +23,11 @@ export type LaunchPart = (typeof LAUNCH_PARTS)[number]
 
 /** JSON holds it: it outlives the manager's process. */
 export interface Launch {
-  /** Lower-case hex SHA-256 of each part; of the command line, its UTF-8 bytes. */
-  readonly digests: Readonly<Record<LaunchPart, string>>
+  /**
+   * Lower-case hex SHA-256 of each part; of the command line, its UTF-8 bytes. A VM whose firmware starts what is on
+   * its disk has the firmware alone.
+   */
+  readonly digests: Readonly<Partial<Record<LaunchPart, string | undefined>>>
   /** What firmware that measures will extend; none under SeaBIOS. */
   readonly predicted?: PredictedEvents | undefined
 }
@@ -52,11 +55,11 @@ export function isLaunchPath(path: string): boolean {
 
 /** The parts as entries of a log, for learning and comparing. */
 export function launchMeasured(launch: Launch): Measured[] {
-  return LAUNCH_PARTS.map((part) => ({
-    path: `${PREFIX}${part}`,
-    fileDigest: { algorithm: "sha256", hex: launch.digests[part] },
-    violation: false,
-  }))
+  return LAUNCH_PARTS.flatMap((part) => {
+    const hex = launch.digests[part]
+    if (hex === undefined) return []
+    return { path: `${PREFIX}${part}`, fileDigest: { algorithm: "sha256", hex }, violation: false }
+  })
 }
 
 /** The manager's own digests against the table. */
@@ -67,9 +70,14 @@ export function launchChecks(launch: Launch, table: ReferenceTable, vm: string):
     const allowed = table.files.get(subject)
     if (allowed === undefined) continue
     const hex = launch.digests[part]
+    const expected = [...allowed].map((digest) => `sha256:${digest}`).join(" or ")
+    if (hex === undefined) {
+      const message = `no ${NAMES[part]} was given to the VM at its start, ${expected} expected`
+      checks.push(errorCheck({ name: "launch", ok: false, subject, expected, seen: "none", message }))
+      continue
+    }
     const ok = allowed.has(hex)
     const seen = `sha256:${hex}`
-    const expected = [...allowed].map((digest) => `sha256:${digest}`).join(" or ")
     const message = ok
       ? `the ${NAMES[part]} is the one of the table`
       : `the ${NAMES[part]} is not the one of the table: it has ${seen}, ${expected} expected`

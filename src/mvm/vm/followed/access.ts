@@ -1,0 +1,67 @@
+/**
+ * @module mvm/vm/followed/access
+ *
+ * What the QEMU of a VM that others start may reach, as its own user: its way to the VM's sockets, and the arena.
+ * Everything stays the MVM's, closed to everybody else.
+ */
+
+import { mkdirSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { MvmError } from "../../../lib/errors.ts"
+import { accountName, type Account } from "../../../platform/accounts.ts"
+import { accessOf, EXECUTE, READ, shareWith, WRITE, type Grant } from "../../../platform/acl.ts"
+import type { Arena } from "../../channels/arena.ts"
+import type { VmRecord } from "../../state/registry.ts"
+import type { StateDir } from "../../state/state-dir.ts"
+
+/** Whether others start this VM's QEMU, and the MVM follows. */
+export function isFollowed({ kind }: Pick<VmRecord, "kind">): boolean {
+  return kind === "libvirt" || kind === "external"
+}
+
+/** Connecting to a socket takes writing. */
+export function socketGrants({ config }: Pick<VmRecord, "config">): Grant[] {
+  return grants([config.qemuUid], READ | WRITE)
+}
+
+/** Lets the users of these VMs' QEMUs at what they need, and nobody whose VM is gone. @throws MvmError `io`, `setup`. */
+export function shareState(
+  { stateDir, arena }: { readonly stateDir: StateDir; readonly arena: Arena },
+  records: readonly Pick<VmRecord, "kind" | "name" | "config">[],
+): void {
+  const followed = records.filter(isFollowed)
+  const uids = followed.map(({ config }) => config.qemuUid)
+  for (const folder of [stateDir.path, stateDir.runDir]) shareWith(folder, grants(uids, EXECUTE))
+  shareWith(arena.path, grants(uids, READ | WRITE))
+  for (const { name, config } of followed) {
+    const run = join(stateDir.runDir, name)
+    mkdirSync(run, { recursive: true, mode: 0o700 })
+    shareWith(run, grants([config.qemuUid], EXECUTE))
+  }
+}
+
+/**
+ * The folders above the state directory are not the MVM's to open.
+ *
+ * @throws MvmError `setup` naming the one that is closed to QEMU's user.
+ */
+export function requireWay(stateDir: StateDir, user: Account): void {
+  for (let folder = dirname(stateDir.path); ; folder = dirname(folder)) {
+    if ((accessOf(folder, user) & EXECUTE) === 0) {
+      const name = accountName(user.uid)
+      throw new MvmError(
+        "setup",
+        `QEMU's user ${name} cannot reach ${stateDir.path}: ${folder} is closed to it`,
+        {
+          hint: `setfacl -m u:${name}:x ${folder}, or start mvm serve with another --state`,
+        },
+      )
+    }
+    if (folder === dirname(folder)) return
+  }
+}
+
+function grants(uids: readonly (number | undefined)[], permissions: number): Grant[] {
+  const known = new Set(uids.filter((uid) => uid !== undefined && uid !== 0))
+  return [...known].map((uid) => ({ uid: uid as number, permissions }))
+}

@@ -1,0 +1,98 @@
+/**
+ * @module mvm/vm/followed/libvirt-machine
+ *
+ * A libvirt domain as a machine that the MVM follows.
+ */
+
+import { MvmError } from "../../../lib/errors.ts"
+import type { LaunchFiles } from "../../../platform/launch-digest.ts"
+import { Domain } from "../../../platform/libvirt/domain.ts"
+import { ALIASES, missingElements, type MvmParts } from "../../../platform/libvirt/elements.ts"
+import type { VirshEvents } from "../../../platform/libvirt/events.ts"
+import { LibvirtMonitor } from "../../../platform/libvirt/monitor.ts"
+import type { Virsh } from "../../../platform/libvirt/virsh.ts"
+import type { Monitor } from "../../../platform/monitor.ts"
+import { commandLineOf, type ProcessId } from "../../../platform/process.ts"
+import type { Machine } from "./machine.ts"
+
+export interface LibvirtMachineParts {
+  /** The member's name. */
+  readonly vm: string
+  /** The domain's UUID. */
+  readonly domain: string
+  readonly virsh: Virsh
+  readonly events: VirshEvents
+  readonly parts: MvmParts
+}
+
+export class LibvirtMachine implements Machine {
+  readonly startedBy = "libvirt"
+  readonly linkPortId = ALIASES.link
+  readonly #parts: LibvirtMachineParts
+
+  constructor(parts: LibvirtMachineParts) {
+    this.#parts = parts
+  }
+
+  open(): void {
+    this.#parts.events.open()
+  }
+
+  close(): void {}
+
+  async start(): Promise<void> {
+    const { virsh, domain, vm } = this.#parts
+    const state = (await virsh.run(["domstate", domain])).trim()
+    if (state !== "shut off") {
+      throw new MvmError("vm_state", `the domain of ${vm} is ${state}, and its QEMU has no link to the MVM`, {
+        hint: `${virsh.command("destroy", domain)}, then again`,
+      })
+    }
+    this.#requireElements(Domain.parse(await virsh.run(["dumpxml", "--inactive", domain])))
+    await virsh.run(["start", domain])
+  }
+
+  async powerdown(): Promise<boolean> {
+    const { virsh, domain } = this.#parts
+    return virsh.run(["shutdown", domain]).then(
+      () => true,
+      () => false,
+    )
+  }
+
+  async destroy(): Promise<void> {
+    await this.#parts.virsh.run(["destroy", this.#parts.domain])
+  }
+
+  /** A copy of the domain would have the same sockets in its XML. */
+  isOwn(qemu: ProcessId): boolean {
+    const words = commandLineOf(qemu)
+    return words.some((word, index) => word === "-uuid" && words[index + 1] === this.#parts.domain)
+  }
+
+  async inspect(): Promise<LaunchFiles> {
+    const { virsh, domain } = this.#parts
+    const running = Domain.parse(await virsh.run(["dumpxml", domain]))
+    this.#requireElements(running)
+    return running.launchFiles()
+  }
+
+  async monitor(): Promise<Monitor> {
+    const { virsh, events, domain } = this.#parts
+    const name = (await virsh.run(["domname", domain])).trim()
+    return new LibvirtMonitor(virsh, events, { uuid: domain, name })
+  }
+
+  #requireElements(domain: Domain): void {
+    const { parts, vm } = this.#parts
+    const missing = missingElements(domain, parts)
+    if (missing.length === 0) return
+    throw new MvmError(
+      "vm_state",
+      `the domain ${domain.name} lacks ${missing.join(", ")} as the MVM needs it`,
+      {
+        hint: `shut it down, then mvm vm create ${vm} --libvirt ${domain.name} --apply; mvm vm libvirt-xml ${vm} shows the elements`,
+      },
+    )
+  }
+}

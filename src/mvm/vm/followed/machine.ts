@@ -1,0 +1,35 @@
+/**
+ * @module mvm/vm/followed/machine
+ *
+ * A machine that the MVM follows and does not make: what it can ask of whoever runs it.
+ */
+
+import type { LaunchFiles } from "../../../platform/launch-digest.ts"
+import type { Monitor } from "../../../platform/monitor.ts"
+import type { ProcessId } from "../../../platform/process.ts"
+
+export interface Machine {
+  /** For the audit. */
+  readonly startedBy: "libvirt" | "hand"
+  /** The link's port in the monitor's words. */
+  readonly linkPortId: string
+  /** Begins to listen for what it will say. */
+  open(): void
+  close(): void
+  /** @throws MvmError `vm_state` naming what is in the way, `usage` where only a person can start it. */
+  start(): Promise<void>
+  /** Presses the power button. @returns false when nobody passes that on */
+  powerdown(): Promise<boolean>
+  /** Ends QEMU; it may take a moment to be gone. */
+  destroy(): Promise<void>
+  /** Whether that process is this machine's QEMU. @throws MvmError `io` when it cannot be told. */
+  isOwn(qemu: ProcessId): boolean
+  /**
+   * What that QEMU was started with.
+   *
+   * @throws MvmError naming what is not as the MVM needs it.
+   */
+  inspect(qemu: ProcessId): Promise<LaunchFiles>
+  /** @throws MvmError `timeout` when that QEMU has none for the MVM. */
+  monitor(qemu: ProcessId): Promise<Monitor>
+}

@@ -1,0 +1,280 @@
+/**
+ * @module platform/libvirt/elements
+ *
+ * The elements that make a libvirt domain a member: the arena, the vTPM, the link, no suspend, and no reset inside one
+ * QEMU process. Ours are known by their aliases; an element of the same kind that is somebody else's is never changed.
+ *
+ * `on_reboot=destroy` (with the other two, without which libvirt lets QEMU reset itself) makes a guest's reboot the end
+ * of QEMU, so that each boot begins with a vTPM that the MVM has just checked.
+ *
+ * @spec libvirt formatdomain: shmem, tpm, channel, pm, lifecycle events
+ */
+
+import type { Element } from "@xmldom/xmldom"
+import { MvmError } from "../../lib/errors.ts"
+import { LINK_PORT_NAME } from "../qemu-args.ts"
+import { attributeOf, childrenOf, type Domain } from "./domain.ts"
+
+export const ALIASES = { arena: "ua-mvm-arena", vtpm: "ua-mvm-tpm", link: "ua-mvm-link" } as const
+
+/** Empty ports that a machine with a port for each device keeps for hot-plug. */
+const SPARE_PORTS = 4
+
+/** Where this member's parts are. Absolute paths. */
+export interface MvmParts {
+  /** The arena's file under /dev/shm, without that. */
+  readonly arenaName: string
+  readonly arenaBytes: number
+  readonly vtpmSocket: string
+  readonly linkSocket: string
+}
+
+/** One element as a domain must have it. */
+interface Need {
+  /** As people name it: "<tpm>". */
+  readonly element: string
+  /** Where it belongs: "" is the domain itself. */
+  readonly parent: "" | "devices"
+  readonly xml: string
+  isMet(domain: Domain): boolean
+  /** What it takes the place of. */
+  replaced(domain: Domain): Element[]
+}
+
+/** What was there before, for taking all of it back. */
+export interface Replaced {
+  /** Text of the lifecycle elements: `{ on_reboot: "restart" }`; null where there was none. */
+  readonly lifecycle: Readonly<Record<string, string | null>>
+  /** Attributes of the elements in <pm>; null where there was none. */
+  readonly pm: Readonly<Record<string, string | null>>
+}
+
+/** The elements, as XML text in the order in which libvirt writes them. */
+export function mvmElements(parts: MvmParts, arch: string): { parent: "" | "devices"; xml: string }[] {
+  return needs(parts, arch)
+    .filter(({ element }) => element !== "<on_poweroff>" && element !== "<on_crash>")
+    .map(({ parent, xml }) => ({ parent, xml }))
+}
+
+/** Names of the elements that the domain lacks, or has otherwise than needed. */
+export function missingElements(domain: Domain, parts: MvmParts): string[] {
+  return needs(parts, domain.arch)
+    .filter((need) => !need.isMet(domain))
+    .map(({ element }) => element)
+}
+
+/**
+ * Elements of the domain that are in the way.
+ *
+ * @throws MvmError `config` naming the element. @param edit the command that opens the XML
+ */
+export function refuseConflicts(domain: Domain, parts: MvmParts, edit: string): void {
+  const refuse = (what: string, hint: string): never => {
+    throw new MvmError("config", `the domain ${domain.name} ${what}`, { hint: `${edit}: ${hint}` })
+  }
+  const tpm = domain
+    .elements("devices/tpm")
+    .find((element) => !isOurs(element, ALIASES.vtpm) && !isOurVtpm(element, parts))
+  if (tpm) {
+    const kind = attributeOf(tpm, "backend", "type") ?? "unknown"
+    refuse(
+      `already has a <tpm> (backend ${kind})`,
+      "take its <tpm> out; what that TPM holds is lost to the guest",
+    )
+  }
+  const channel = links(domain).find(
+    (element) => !isOurs(element, ALIASES.link) && !isOurLink(element, parts),
+  )
+  if (channel) refuse(`already has a <channel> ${LINK_PORT_NAME}`, "take out that <channel>, another MVM's")
+  const shmem = domain.elements("devices/shmem").find((element) => !isArena(element, parts))
+  if (shmem) {
+    const name = shmem.getAttribute("name") ?? ""
+    refuse(`already has a <shmem> ${name}`, "take it out: a guest could not tell it from the MVM's")
+  }
+}
+
+/** Makes the domain have all elements. @returns what was there before */
+export function applyElements(domain: Domain, parts: MvmParts): Replaced {
+  const before: Replaced = {
+    lifecycle: Object.fromEntries(LIFECYCLE.map((name) => [name, domain.text(name) ?? null])),
+    pm: Object.fromEntries(
+      SUSPEND.map((name) => [name, domain.element(`pm/${name}`)?.getAttribute("enabled") ?? null]),
+    ),
+  }
+  for (const need of needs(parts, domain.arch)) {
+    if (need.isMet(domain)) continue
+    for (const element of need.replaced(domain)) domain.remove(element)
+    domain.append(need.parent, need.xml)
+  }
+  for (let spare = sparePorts(domain); spare < SPARE_PORTS; spare++) {
+    domain.append("devices", "<controller type='pci' model='pcie-root-port'/>")
+  }
+  return before
+}
+
+/** Takes our elements out again and puts back what they replaced. @returns names of what was taken out or put back */
+export function removeElements(domain: Domain, parts: MvmParts, before: Replaced): string[] {
+  const changed: string[] = []
+  const ours = [
+    ...domain.elements("devices/shmem").filter((element) => isArena(element, parts)),
+    ...domain
+      .elements("devices/tpm")
+      .filter((element) => isOurs(element, ALIASES.vtpm) || isOurVtpm(element, parts)),
+    ...links(domain).filter((element) => isOurs(element, ALIASES.link) || isOurLink(element, parts)),
+  ]
+  for (const element of ours) {
+    changed.push(`<${element.tagName}>`)
+    domain.remove(element)
+  }
+  for (const name of LIFECYCLE) {
+    const was = before.lifecycle[name]
+    if (was === undefined || was === (domain.text(name) ?? null)) continue
+    changed.push(`<${name}>`)
+    for (const element of domain.elements(name)) domain.remove(element)
+    if (was !== null) domain.append("", `<${name}>${escapeXml(was)}</${name}>`)
+  }
+  for (const name of SUSPEND) {
+    const was = before.pm[name]
+    if (was === undefined || was === (domain.element(`pm/${name}`)?.getAttribute("enabled") ?? null)) continue
+    changed.push(`<${name}>`)
+    for (const element of domain.elements(`pm/${name}`)) domain.remove(element)
+    if (was !== null) domain.append("pm", `<${name} enabled='${escapeXml(was)}'/>`)
+  }
+  const pm = domain.element("pm")
+  if (pm && SUSPEND.every((name) => !domain.element(`pm/${name}`))) domain.remove(pm)
+  return changed
+}
+
+const LIFECYCLE = ["on_poweroff", "on_reboot", "on_crash"] as const
+const SUSPEND = ["suspend-to-mem", "suspend-to-disk"] as const
+
+function needs(parts: MvmParts, arch: string): Need[] {
+  const tpmModel = arch === "x86_64" || arch === "i686" ? "tpm-crb" : "tpm-tis"
+  return [
+    ...LIFECYCLE.map(endsAt),
+    {
+      element: "<pm>",
+      parent: "",
+      xml: `<pm>${SUSPEND.map((name) => `<${name} enabled='no'/>`).join("")}</pm>`,
+      isMet: (domain) =>
+        SUSPEND.every((name) => domain.element(`pm/${name}`)?.getAttribute("enabled") === "no"),
+      replaced: (domain) => domain.elements("pm"),
+    },
+    {
+      element: "<shmem>",
+      parent: "devices",
+      xml: [
+        `<shmem name='${escapeXml(parts.arenaName)}'><model type='ivshmem-plain'/>`,
+        `<size unit='M'>${parts.arenaBytes / 2 ** 20}</size><alias name='${ALIASES.arena}'/></shmem>`,
+      ].join(""),
+      isMet: (domain) =>
+        domain
+          .elements("devices/shmem")
+          .some(
+            (shmem) => shmem.getAttribute("name") === parts.arenaName && sizeOf(shmem) === parts.arenaBytes,
+          ),
+      replaced: (domain) => domain.elements("devices/shmem").filter((shmem) => isArena(shmem, parts)),
+    },
+    {
+      element: "<tpm>",
+      parent: "devices",
+      xml: [
+        `<tpm model='${tpmModel}'><backend type='external'>`,
+        `<source type='unix' mode='connect' path='${escapeXml(parts.vtpmSocket)}'/></backend>`,
+        `<alias name='${ALIASES.vtpm}'/></tpm>`,
+      ].join(""),
+      isMet: (domain) =>
+        domain
+          .elements("devices/tpm")
+          .some((tpm) => isOurVtpm(tpm, parts) && tpm.getAttribute("model") === tpmModel),
+      replaced: (domain) => domain.elements("devices/tpm"),
+    },
+    {
+      element: "<channel>",
+      parent: "devices",
+      xml: [
+        `<channel type='unix'><source mode='connect' path='${escapeXml(parts.linkSocket)}'>`,
+        `<reconnect enabled='yes' timeout='1'/></source>`,
+        `<target type='virtio' name='${LINK_PORT_NAME}'/><alias name='${ALIASES.link}'/></channel>`,
+      ].join(""),
+      isMet: (domain) => links(domain).some((channel) => isOurLink(channel, parts) && reconnects(channel)),
+      replaced: links,
+    },
+  ]
+}
+
+function endsAt(name: (typeof LIFECYCLE)[number]): Need {
+  const fallback = name === "on_reboot" ? "restart" : "destroy"
+  const allowed = name === "on_crash" ? ["destroy", "coredump-destroy"] : ["destroy"]
+  return {
+    element: `<${name}>`,
+    parent: "",
+    xml: `<${name}>destroy</${name}>`,
+    isMet: (domain) => allowed.includes(domain.text(name) ?? fallback),
+    replaced: (domain) => domain.elements(name),
+  }
+}
+
+function links(domain: Domain): Element[] {
+  return domain
+    .elements("devices/channel")
+    .filter((channel) => attributeOf(channel, "target", "name") === LINK_PORT_NAME)
+}
+
+function isOurs(element: Element, alias: string): boolean {
+  return attributeOf(element, "alias", "name") === alias
+}
+
+function isArena(shmem: Element, parts: MvmParts): boolean {
+  return isOurs(shmem, ALIASES.arena) || shmem.getAttribute("name") === parts.arenaName
+}
+
+function isOurVtpm(tpm: Element, { vtpmSocket }: MvmParts): boolean {
+  const backend = childrenOf(tpm, "backend")[0]
+  return backend?.getAttribute("type") === "external" && attributeOf(backend, "source", "path") === vtpmSocket
+}
+
+function isOurLink(channel: Element, { linkSocket }: MvmParts): boolean {
+  const source = childrenOf(channel, "source")[0]
+  return source?.getAttribute("mode") === "connect" && source.getAttribute("path") === linkSocket
+}
+
+/** Without it a restart of the MVM would end the link for good. */
+function reconnects(channel: Element): boolean {
+  const source = childrenOf(channel, "source")[0]
+  return source !== undefined && attributeOf(source, "reconnect", "enabled") === "yes"
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  b: 1,
+  bytes: 1,
+  K: 2 ** 10,
+  KiB: 2 ** 10,
+  M: 2 ** 20,
+  MiB: 2 ** 20,
+  G: 2 ** 30,
+  GiB: 2 ** 30,
+}
+
+function sizeOf(shmem: Element): number {
+  const size = childrenOf(shmem, "size")[0]
+  return Number(size?.textContent) * (UNITS[size?.getAttribute("unit") ?? "bytes"] ?? Number.NaN)
+}
+
+/** Ports for one device each that have none; as many as wanted where the machine needs no ports. */
+function sparePorts(domain: Domain): number {
+  if (domain.machine !== "q35" && domain.machine !== "virt") return SPARE_PORTS
+  const devices = domain.element("devices")
+  const used = new Set<string>()
+  for (const address of devices?.getElementsByTagName("address") ?? []) {
+    used.add(String(Number(address.getAttribute("bus") ?? "0")))
+  }
+  return domain
+    .elements("devices/controller")
+    .filter((controller) => controller.getAttribute("model") === "pcie-root-port")
+    .filter((controller) => !used.has(controller.getAttribute("index") ?? "")).length
+}
+
+function escapeXml(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("'", "&apos;")
+}
