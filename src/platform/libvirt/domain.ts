@@ -121,8 +121,7 @@ export class Domain {
   #firmware(machine: Machine | undefined): string {
     const loader = this.text("os/loader")
     if (loader !== undefined && loader !== "") {
-      if (FIRMWARE_FOLDERS.some((folder) => loader.startsWith(folder)) && !loader.includes("/../"))
-        return loader
+      if (isKnownFirmware(loader)) return loader
       throw new MvmError("config", `<loader>: ${loader} is neither SeaBIOS nor OVMF of the host's packages`)
     }
     const isEfi = this.element("os")?.getAttribute("firmware") === "efi"
