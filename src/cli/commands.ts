@@ -44,6 +44,7 @@ import { vmCertificate } from "./vm/certificate.ts"
 import { vmCreate } from "./vm/create.ts"
 import { vmRemove, vmStart, vmStop, vmWait } from "./vm/lifecycle.ts"
 import { vmList, vmShow } from "./vm/list.ts"
+import { vmLibvirtXml, vmQemuArgs } from "./vm/machine.ts"
 import { vmSet } from "./vm/set.ts"
 
 export const COMMANDS: readonly CommandSpec[] = [
@@ -62,6 +63,8 @@ export const COMMANDS: readonly CommandSpec[] = [
   vmShow,
   vmConsole,
   vmCertificate,
+  vmLibvirtXml,
+  vmQemuArgs,
   measureLearn,
   measureShow,
   measureDiff,

@@ -11,6 +11,7 @@
 import { x25519Generate, x25519Shared, random } from "../lib/crypto.ts"
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
+import { peerCredentials } from "../platform/posix.ts"
 import { connectUnix, listenUnix, type ByteSocket, type UnixListener } from "../platform/unix-socket.ts"
 import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
 import { BulkQueue, STREAM_LOW_BYTES } from "../wire/bulk-queue.ts"
@@ -44,6 +45,11 @@ export interface HubHandlers {
   onDisconnect(member: Member): void
   /** The link was down for longer than a living agent needs to come back. */
   onAbsent(member: Member): void
+  /**
+   * A process connected to the link of a VM whose QEMU others start. @returns whether it is that QEMU, in a boot that
+   * the MVM can vouch for
+   */
+  onQemu(record: VmRecord, pid: number): Promise<boolean>
 }
 
 interface Entry {
@@ -93,13 +99,12 @@ export class Hub {
     const member = this.#makeMember(record, verifier)
     const entry: Entry = { member, stopped: false }
     this.#entries.set(record.uuid, entry)
-    if (record.kind === "local") {
-      entry.listener = listenUnix(
-        socketPath,
-        0o600,
-        (socket) => this.#adopt(member, socket),
-        LINK_BACKLOG_BYTES,
-      )
+    if (record.kind !== "qemu") {
+      const onConnection = (socket: ByteSocket): void => {
+        if (record.kind === "local") this.#adopt(member, socket)
+        else void this.#adoptKnown(entry, socket)
+      }
+      entry.listener = listenUnix(socketPath, 0o600, onConnection, LINK_BACKLOG_BYTES)
     } else {
       void this.#keepConnected(entry, socketPath)
     }
@@ -215,6 +220,18 @@ export class Hub {
       this.#log.warn("hello_refused", { vm: member.record.name, message: error.message })
       return false
     }
+  }
+
+  /** Whoever connects to the link of a VM that others start must be its QEMU. What it says meanwhile is lost. */
+  async #adoptKnown({ member }: Entry, socket: ByteSocket): Promise<void> {
+    socket.handlers = { onData: () => {}, onClose: () => {} }
+    try {
+      const isQemu = await this.#handlers.onQemu(member.record, peerCredentials(socket.fd).pid)
+      if (isQemu && !socket.closed) return this.#adopt(member, socket)
+    } catch (error) {
+      this.#log.error("link_adopt", { vm: member.record.name, message: asMvmError(error).message })
+    }
+    socket.close()
   }
 
   #adopt(member: Member, socket: ByteSocket): void {

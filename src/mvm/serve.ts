@@ -30,6 +30,7 @@ import type { DepositLimits } from "./deposits/quota.ts"
 import { EvidenceStore } from "./evidence/store.ts"
 import { Hub } from "./hub.ts"
 import { HostEndpoint } from "./vm/host-endpoint.ts"
+import { isFollowed } from "./vm/followed/access.ts"
 import { lastLaunch } from "./vm/launch.ts"
 import { Meters } from "./metrics/meters.ts"
 import { ArenaMemory } from "./memory/channel-memory.ts"
@@ -140,6 +141,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         if (record.kind === "local") broker.releaseAll(record, reason)
         else for (const channel of channels.of(record.uuid)) broker.end(channel, "aborted", reason)
       },
+      onQemu: (record, pid) => vms.linkOpened(record, pid),
       onBoot: async (member) => {
         broker.releaseAll(member.record, `the agent of ${member.record.name} started anew`)
         verifierOf(member.record).expectBoot(await vms.bootLocal(member.record))
@@ -210,7 +212,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       certificates: options.certificates ?? false,
       handlers: {
         onCreated: (record) => {
-          if (record.kind === "local") attach(record)
+          if (record.kind !== "qemu") attach(record)
         },
         onStarted: (record, resetCount, adopted) => {
           const verifier = verifierOf(record)
@@ -227,8 +229,8 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         onStopped: (record, reason) => {
           broker.releaseAll(record, `${record.name} ended: ${reason}`)
           dedicated.stopped(record.uuid)
-          // A local endpoint's link stays open for its next agent.
-          if (record.kind !== "local") hub.detach(record.uuid)
+          // The MVM listens at the link of the others, for the next agent or QEMU.
+          if (record.kind === "qemu") hub.detach(record.uuid)
         },
         onPort: (record, isOpen) => {
           if (!isOpen) hub.portClosed(record.uuid)
@@ -290,7 +292,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         await evidence.flush()
         broker.flush()
         await audit.commit("mvm_stop", { pid: process.pid })
-        const isMapped = registry.listVms().some(({ uuid }) => vms.isRunning(uuid))
+        const isMapped = registry.listVms().some((record) => isFollowed(record) || vms.isRunning(record.uuid))
         runAll(undo)
         dedicated.close(!isMapped)
         // A file the operator named is the operator's to remove.

@@ -75,6 +75,11 @@ export function shareWith(path: string, grants: readonly Grant[]): void {
   })
 }
 
+/** Whether single other users were let at `path`. @throws MvmError `io`. */
+export function isShared(path: string): boolean {
+  return read(path).some(({ tag }) => tag === TAG.user)
+}
+
 /** What a user with these groups may do at `path`: a mask of READ, WRITE and EXECUTE. @throws MvmError `io`. */
 export function accessOf(
   path: string,

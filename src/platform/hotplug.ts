@@ -7,7 +7,7 @@
  */
 
 import { MvmError, asMvmError } from "../lib/errors.ts"
-import type { Qmp } from "./qmp.ts"
+import type { Monitor } from "./monitor.ts"
 
 export interface MemoryDevice {
   readonly id: string
@@ -19,7 +19,10 @@ export interface MemoryDevice {
 }
 
 /** @throws MvmError `qemu`, `timeout`: nothing of it is left then. */
-export async function plugMemory(monitor: Qmp, { id, path, sizeBytes, bus }: MemoryDevice): Promise<void> {
+export async function plugMemory(
+  monitor: Monitor,
+  { id, path, sizeBytes, bus }: MemoryDevice,
+): Promise<void> {
   await monitor.execute("object-add", {
     "qom-type": "memory-backend-file",
     id: backendOf(id),
@@ -40,7 +43,7 @@ export async function plugMemory(monitor: Qmp, { id, path, sizeBytes, bus }: Mem
  *
  * @throws MvmError `qemu`, `timeout`.
  */
-export async function askUnplug(monitor: Qmp, id: string): Promise<boolean> {
+export async function askUnplug(monitor: Monitor, id: string): Promise<boolean> {
   try {
     await monitor.execute("device_del", { id })
     return true
@@ -54,12 +57,12 @@ export async function askUnplug(monitor: Qmp, id: string): Promise<boolean> {
 }
 
 /** QEMU's own mapping of the memory of a device that is gone. @throws MvmError `qemu`, `timeout`. */
-export async function dropMemory(monitor: Qmp, id: string): Promise<void> {
+export async function dropMemory(monitor: Monitor, id: string): Promise<void> {
   await monitor.execute("object-del", { id: backendOf(id) })
 }
 
 /** Ids of the devices that were plugged into the machine. @throws MvmError `qemu`, `timeout`. */
-export async function pluggedDevices(monitor: Qmp): Promise<string[]> {
+export async function pluggedDevices(monitor: Monitor): Promise<string[]> {
   const found = await monitor.execute("qom-list", { path: "/machine/peripheral" })
   if (!Array.isArray(found)) throw new MvmError("qemu", "qom-list: not a list")
   return found

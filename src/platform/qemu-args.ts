@@ -140,6 +140,47 @@ export function qemuArgs(options: QemuOptions): string[] {
   ]
 }
 
+/** What a QEMU that others start needs of the MVM's. Absolute paths. */
+export interface MemberParts {
+  readonly arena: { readonly path: string; readonly sizeBytes: number } | undefined
+  readonly vtpmControlSocket: string
+  /** The MVM listens there. */
+  readonly linkSocket: string
+  /** QEMU listens there. */
+  readonly qmpSocket: string
+}
+
+/**
+ * The arguments that make a QEMU which a person starts a member: vTPM, link, monitor, arena, no suspend, and an end in
+ * place of a reset. The rest (machine, kernel, disks) is the person's.
+ */
+export function memberArgs(parts: MemberParts, machine: Machine): string[] {
+  const { arena } = parts
+  const chardev = (id: string, path: string, more = ""): string[] => {
+    return ["-chardev", `socket,id=${id},path=${quote(path)}${more}`]
+  }
+  return [
+    ...["-action", "reboot=shutdown"],
+    ...(machine === "virt" ? [] : noSuspend(machine === "pc" ? "PIIX4_PM" : "ICH9-LPC")),
+    ...chardev("mvm-vtpm", parts.vtpmControlSocket),
+    ...["-tpmdev", "emulator,id=mvm-tpm,chardev=mvm-vtpm"],
+    ...["-device", machine === "virt" ? "tpm-tis-device,tpmdev=mvm-tpm" : "tpm-crb,tpmdev=mvm-tpm,ppi=off"],
+    ...chardev("mvm-link", parts.linkSocket, ",reconnect=1"),
+    ...["-device", "virtio-serial-pci,id=mvm-serial,max_ports=4"],
+    "-device",
+    `virtserialport,id=${LINK_PORT_ID},bus=mvm-serial.0,nr=1,chardev=mvm-link,name=${LINK_PORT_NAME}`,
+    ...chardev("mvm-qmp", parts.qmpSocket, ",server=on,wait=off"),
+    ...["-mon", "chardev=mvm-qmp,mode=control"],
+    ...(arena
+      ? [
+          "-object",
+          `memory-backend-file,id=mvm-arena,mem-path=${quote(arena.path)},size=${arena.sizeBytes},share=on`,
+          ...["-device", "ivshmem-plain,memdev=mvm-arena"],
+        ]
+      : []),
+  ]
+}
+
 function machineArgs(machine: Machine): string[] {
   if (machine === "virt") return ["-machine", "virt,gic-version=max", ...hotplugPorts()]
   const common = "vmport=off,dump-guest-core=off"

@@ -88,6 +88,7 @@ export class ScriptedMvm {
       onDisconnect: (member) => broker.onDisconnect(member),
       onAbsent: () => {},
       onBoot: async () => {},
+      onQemu: async () => false,
     })
     closeLater(() => hub.close())
     const channels = new ChannelTable(new ChannelStore(registry.database), log)

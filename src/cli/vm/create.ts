@@ -1,9 +1,18 @@
 /** @module cli/vm/create */
 
-import type { CommandSpec } from "../command.ts"
+import { MvmError } from "../../lib/errors.ts"
+import type { Call, CommandSpec } from "../command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "../connect.ts"
 import { print, printJson, suggest } from "../output.ts"
+import { printElements, type Element } from "./machine.ts"
 import { resolve } from "node:path"
+
+interface Adopted extends Created {
+  domain: string
+  elements: Element[]
+  missing: string[]
+  edit: string
+}
 
 interface Created {
   name: string
@@ -44,20 +53,29 @@ export const vmCreate: CommandSpec = {
       description: "endorsement keys with certificates by a local CA, for others to check its vTPM",
     },
     { flags: "--local", description: "no VM: a local endpoint, that is, processes on this host" },
+    { flags: "--external", description: "a VM whose QEMU you start yourself: see mvm vm qemu-args" },
+    { flags: "--libvirt <domain>", description: "adopt this libvirt domain" },
+    { flags: "--connect <uri>", description: "where libvirt is (default qemu:///system)" },
+    { flags: "--apply", description: "with --libvirt: change the domain, where it lacks something" },
     JSON_OPTION,
   ],
   examples: [
     "vm create web --kernel vmlinuz --initrd initramfs.cpio --memory 1G",
     "vm create backup --local",
+    "vm create db --libvirt db.example --apply",
+    "vm create lab --external --machine q35",
   ],
   async run(call) {
     const path = (name: string): string | undefined => {
       const text = call.text(name)
       return text === undefined ? undefined : resolve(text)
     }
-    const created = await ask<Created>(call, "vm.create", {
+    const kinds = (["local", "external", "libvirt"] as const).filter((kind) => call.given(kind))
+    if (kinds.length > 1)
+      throw new MvmError("usage", `${kinds.map((kind) => `--${kind}`).join(" and ")} exclude each other`)
+    const request = {
       name: call.arg(0),
-      kind: call.flag("local") ? "local" : "qemu",
+      kind: kinds[0] ?? ("qemu" as const),
       tags: call.texts("tag"),
       certificate: call.flag("certificate"),
       config: {
@@ -75,13 +93,35 @@ export const vmCreate: CommandSpec = {
           : undefined,
         remeasureSeconds: call.durationMs("remeasure", 30_000) / 1000,
       },
-    })
+    }
+    const domain = call.text("libvirt")
+    if (domain !== undefined) return adopt(call, { ...request, domain })
+    const created = await ask<Created>(call, "vm.create", request)
     if (call.flag("json")) return printJson(created)
     print(`${created.name} ${created.uuid}`)
-    suggest(
-      call.flag("local")
-        ? `start its agent with mvm guest agent --local ${created.name}`
-        : `start it with mvm vm start ${created.name} --wait`,
-    )
+    suggest(NEXT[request.kind](created.name))
   },
+}
+
+const NEXT: Record<"local" | "external" | "libvirt" | "qemu", (name: string) => string> = {
+  local: (name) => `start its agent with mvm guest agent --local ${name}`,
+  external: (name) => `mvm vm qemu-args ${name} prints what its QEMU needs; its vTPM is ready`,
+  libvirt: (name) => `start it with mvm vm start ${name} --wait`,
+  qemu: (name) => `start it with mvm vm start ${name} --wait`,
+}
+
+async function adopt(call: Call, request: { readonly name: string; readonly domain: string }): Promise<void> {
+  const adopted = await ask<Adopted>(call, "vm.adopt", {
+    ...request,
+    uri: call.text("connect") ?? "qemu:///system",
+    apply: call.flag("apply"),
+  })
+  if (call.flag("json")) return printJson(adopted)
+  const { name, uuid, domain, missing, edit } = adopted
+  if (missing.length === 0) {
+    print(`${name} ${uuid}`)
+    return suggest(NEXT.libvirt(name))
+  }
+  printElements(adopted.elements)
+  suggest(`${domain} lacks ${missing.join(", ")}: add them with ${edit}, or run this again with --apply`)
 }

@@ -6,7 +6,7 @@
 
 import type { Call, CommandSpec } from "../command.ts"
 import { STATE_OPTION, ask } from "../connect.ts"
-import { WaitingLine } from "../output.ts"
+import { WaitingLine, print, suggest } from "../output.ts"
 
 const DEFAULT_WAIT_MS = 120_000
 
@@ -50,10 +50,24 @@ export const vmStop: CommandSpec = {
 export const vmRemove: CommandSpec = {
   usage: "vm rm <name>",
   summary: "remove a stopped VM and its vTPM for good",
-  options: [STATE_OPTION],
-  examples: ["vm rm web"],
+  options: [
+    STATE_OPTION,
+    { flags: "--apply", description: "take the MVM's elements out of its libvirt domain, too" },
+  ],
+  examples: ["vm rm web", "vm rm db --apply"],
   async run(call) {
-    await ask(call, "vm.rm", { name: call.arg(0) })
+    const name = call.arg(0)
+    const apply = call.flag("apply")
+    const { changed, domain } = await ask<{ changed: string[]; domain: string | null }>(call, "vm.rm", {
+      name,
+      apply,
+    })
+    if (changed.length > 0) print(`taken out of the domain, or put back: ${changed.join(", ")}`)
+    if (domain !== null && !apply) {
+      suggest(
+        `its domain ${domain} still has the MVM's <shmem>, <tpm> and <channel>, and cannot start with them`,
+      )
+    }
   },
 }
 

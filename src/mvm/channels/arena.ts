@@ -1,7 +1,8 @@
 /**
  * @module mvm/channels/arena
  *
- * The shared memory file of the host and the regions in it. The file belongs to the MVM's user, mode 0600; VMs
+ * The shared memory file of the host and the regions in it. The file belongs to the MVM's user, mode 0600 (single
+ * users whose QEMU others start are let at it beside, by an access control list); VMs
  * reach it through QEMU alone.
  *
  * The MVM never maps it. Every byte it puts there goes through pwrite, which reports a full /dev/shm as an
@@ -15,6 +16,7 @@ import { sha256 } from "../../lib/crypto.ts"
 import { encodeFields } from "../../lib/encoding.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
 import { SCRATCH_BYTES } from "../../platform/ivshmem.ts"
+import { isShared } from "../../platform/acl.ts"
 import { punchHole } from "../../platform/posix.ts"
 import { readAt, requireRoom, writeAt } from "../../platform/shared-file.ts"
 
@@ -60,7 +62,11 @@ export class Arena {
     const fd = openArenaFile(path)
     try {
       const stat = fstatSync(fd)
-      if (!stat.isFile() || stat.uid !== process.geteuid?.() || (stat.mode & 0o077) !== 0) {
+      if (
+        !stat.isFile() ||
+        stat.uid !== process.geteuid?.() ||
+        (stat.mode & (isShared(path) ? 0o007 : 0o077)) !== 0
+      ) {
         throw new MvmError("state", `${path} is not a private file of this user`, {
           hint: `remove ${path} or start with another --state`,
         })

@@ -11,12 +11,13 @@ import { auditHandlers } from "./audit.ts"
 import { channelHandlers } from "./channels.ts"
 import { hostHandlers, withHost } from "./host.ts"
 import { depositHandlers } from "./deposits.ts"
+import { machineHandlers } from "./machines.ts"
 import { measureHandlers } from "./measure.ts"
 import { nameHandlers } from "./names.ts"
 import { policyHandlers } from "./policy.ts"
 import { referenceHandlers } from "./reference.ts"
-import { boolean, integer, text, texts } from "./params.ts"
-import type { VmConfig, VmRecord } from "../state/registry.ts"
+import { boolean, configOf, integer, text, texts } from "./params.ts"
+import type { VmRecord } from "../state/registry.ts"
 import type { Mvm } from "../context.ts"
 import { kindOf, referenceValues } from "../reference/values.ts"
 import { checkFreeName } from "../vm/vm-name.ts"
@@ -27,6 +28,7 @@ const POLL_MS = 50
 export function controlHandlers(mvm: Mvm): ReadonlyMap<string, Handler> {
   return new Map<string, Handler>([
     ...Object.entries(withHost(mvm, vmHandlers(mvm))),
+    ...Object.entries(machineHandlers(mvm)),
     ...Object.entries(withHost(mvm, measureHandlers(mvm))),
     ...Object.entries(withHost(mvm, referenceHandlers(mvm))),
     ...Object.entries(hostHandlers(mvm)),
@@ -62,7 +64,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       checkFreeName(text(params, "name"))
       const record = await vms.create({
         name: text(params, "name"),
-        kind: text(params, "kind") === "local" ? "local" : "qemu",
+        kind: vmKind(params),
         tags: texts(params, "tags"),
         config: configOf(params),
         certificate: boolean(params, "certificate") || undefined,
@@ -87,7 +89,6 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       }
       return vms.stop(record, boolean(params, "force"))
     },
-    "vm.rm": (params) => vms.remove(vms.require(text(params, "name"))),
     "vm.list": () => context.registry.listVms().map((record) => summarise(mvm, record)),
     "vm.show": (params) => show(mvm, vms.require(text(params, "name"))),
     "vm.certificate": (params) => {
@@ -131,13 +132,10 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
   }
 }
 
-function configOf(params: Params): VmConfig {
-  const { config } = params
-  if (typeof config !== "object" || config === null) throw new MvmError("usage", "config is missing")
-  // The registry checks every field; absent ones must not be there as undefined.
-  return Object.fromEntries(
-    Object.entries(config).filter(([, value]) => value !== undefined && value !== null),
-  ) as unknown as VmConfig
+/** Domains of libvirt are adopted: see control/machines. */
+function vmKind(params: Params): VmRecord["kind"] {
+  const kind = text(params, "kind")
+  return kind === "local" || kind === "external" ? kind : "qemu"
 }
 
 function summarise(mvm: Mvm, record: VmRecord): Record<string, unknown> {

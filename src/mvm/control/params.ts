@@ -6,6 +6,7 @@
 
 import { MvmError } from "../../lib/errors.ts"
 import type { Params } from "../../platform/json-rpc.ts"
+import type { VmConfig } from "../state/registry.ts"
 
 export function text(params: Params, name: string): string {
   const value = params[name]
@@ -39,4 +40,14 @@ export function optionalInteger(params: Params, name: string): number | undefine
 
 export function boolean(params: Params, name: string): boolean {
   return params[name] === true
+}
+
+/** The registry checks every field. */
+export function configOf(params: Params): VmConfig {
+  const { config } = params
+  if (typeof config !== "object" || config === null) throw new MvmError("usage", "config is missing")
+  // Absent ones must not be there as undefined.
+  return Object.fromEntries(
+    Object.entries(config).filter(([, value]) => value !== undefined && value !== null),
+  ) as unknown as VmConfig
 }

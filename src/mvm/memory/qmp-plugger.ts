@@ -7,19 +7,22 @@
 import { MvmError } from "../../lib/errors.ts"
 import { askUnplug, dropMemory, pluggedDevices, plugMemory } from "../../platform/hotplug.ts"
 import { HOTPLUG_MAX_BYTES, hotplugBuses, type Machine } from "../../platform/qemu-args.ts"
-import type { Qmp } from "../../platform/qmp.ts"
+import type { Monitor } from "../../platform/monitor.ts"
 import { DEVICE_PREFIX } from "./holding.ts"
 import type { PluggedDevice, Plugger } from "./plugger.ts"
 
 export class QmpPlugger implements Plugger {
-  readonly #monitor: (uuid: string) => Qmp | undefined
+  readonly #monitor: (uuid: string) => Monitor | undefined
   readonly #machine: (uuid: string) => Machine | undefined
 
   /**
    * @param monitor the monitor of a running VM, if it answers
    * @param machine of a VM that the MVM starts
    */
-  constructor(monitor: (uuid: string) => Qmp | undefined, machine: (uuid: string) => Machine | undefined) {
+  constructor(
+    monitor: (uuid: string) => Monitor | undefined,
+    machine: (uuid: string) => Machine | undefined,
+  ) {
     this.#monitor = monitor
     this.#machine = machine
   }
@@ -50,7 +53,7 @@ export class QmpPlugger implements Plugger {
     return new Set(devices.filter((id) => id.startsWith(DEVICE_PREFIX)))
   }
 
-  #must(uuid: string): Qmp {
+  #must(uuid: string): Monitor {
     const monitor = this.#monitor(uuid)
     if (!monitor) throw new MvmError("qemu", "the monitor of the VM cannot be reached")
     return monitor

@@ -6,11 +6,7 @@
 
 import { asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
-import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
-import type { QmpEvent } from "../../platform/monitor.ts"
-import { Qmp } from "../../platform/qmp.ts"
-
-const CONNECT_MS = 10_000
+import type { Monitor, QmpEvent } from "../../platform/monitor.ts"
 
 export interface VmEvents {
   /** The machine was reset, by the guest or otherwise. */
@@ -19,6 +15,14 @@ export interface VmEvents {
   onGuestReset(): void
   /** A process in the guest opened the link's port, or the one that had it open let go of it. */
   onPort(isOpen: boolean): void
+}
+
+/** The way to a VM's monitor. */
+export interface MonitorSource {
+  /** The link's port in the monitor's words */
+  readonly portId: string
+  /** @throws MvmError when it cannot be reached. */
+  connect(): Promise<Monitor>
 }
 
 /** What is said of devices that are plugged into VMs. */
@@ -30,7 +34,7 @@ export interface DeviceEvents {
 }
 
 export class VmMonitors {
-  readonly #monitors = new Map<string, Qmp>()
+  readonly #monitors = new Map<string, Monitor>()
   readonly #log: Log
   readonly #devices: DeviceEvents
 
@@ -40,18 +44,18 @@ export class VmMonitors {
   }
 
   /** The monitor of a running VM, if it answers. */
-  of(uuid: string): Qmp | undefined {
+  of(uuid: string): Monitor | undefined {
     return this.#monitors.get(uuid)
   }
 
   /** Hears events of the VM until its monitor closes. */
-  async watch(vm: { uuid: string; name: string }, qmpSocket: string, events: VmEvents): Promise<void> {
+  async watch(vm: { uuid: string; name: string }, source: MonitorSource, events: VmEvents): Promise<void> {
     try {
-      const monitor = await Qmp.connect(qmpSocket, { timeoutMs: CONNECT_MS })
+      const monitor = await source.connect()
       this.#monitors.set(vm.uuid, monitor)
       monitor.onEvent((event) => {
         const { device } = event.data
-        if (event.name !== "DEVICE_DELETED") tell(event, events)
+        if (event.name !== "DEVICE_DELETED") tell(event, source.portId, events)
         else if (typeof device === "string") this.#devices.onUnplugged(vm.uuid, device)
       })
       this.#devices.onMonitor(vm.uuid)
@@ -60,6 +64,11 @@ export class VmMonitors {
     } catch (error) {
       this.#log.warn("monitor", { vm: vm.name, message: asMvmError(error).message })
     }
+  }
+
+  /** The VM has ended. */
+  drop(uuid: string): void {
+    this.#monitors.get(uuid)?.close()
   }
 
   /** Presses the power button. @returns false when no monitor answers */
@@ -75,8 +84,8 @@ export class VmMonitors {
   }
 }
 
-function tell({ name, data }: QmpEvent, events: VmEvents): void {
+function tell({ name, data }: QmpEvent, portId: string, events: VmEvents): void {
   if (name === "RESET") events.onReset()
   else if (name === "SHUTDOWN" && data["reason"] === "guest-reset") events.onGuestReset()
-  else if (name === "VSERPORT_CHANGE" && data["id"] === LINK_PORT_ID) events.onPort(data["open"] === true)
+  else if (name === "VSERPORT_CHANGE" && data["id"] === portId) events.onPort(data["open"] === true)
 }

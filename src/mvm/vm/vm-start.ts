@@ -47,6 +47,29 @@ export async function startLocal(parts: StartParts, record: VmRecord): Promise<R
   }
 }
 
+/** The vTPM of a VM whose QEMU others start, ready for it. */
+export async function startVtpmReady(parts: StartParts, record: VmRecord): Promise<RunState> {
+  const paths = vmPaths(parts.stateDir.path, record.uuid, record.name)
+  const vtpm = await startVtpmForQemu({
+    ...vtpmOptions(parts, record, paths),
+    controlSocket: paths.vtpmControl,
+  })
+  try {
+    checkClock(parts.registry, record, vtpm.clockBefore)
+    const state: RunState = {
+      vtpm: processId(vtpm.pid, "swtpm"),
+      qemu: undefined,
+      resetCount: vtpm.clockBefore.resetCount + 1,
+      startedMs: Date.now(),
+    }
+    saveRunState(paths, state)
+    return state
+  } catch (error) {
+    await vtpm.stop()
+    throw error
+  }
+}
+
 /** vTPM and QEMU of a VM. */
 export async function startQemu(parts: StartParts, record: VmRecord): Promise<RunState> {
   const { registry, audit } = parts

@@ -10,8 +10,13 @@ import { resolve } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import { endProcess, isRunning } from "../../platform/process.ts"
+import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
+import { Qmp } from "../../platform/qmp.ts"
 import { requireFiles } from "../../platform/qemu.ts"
 import { boundConsoleLog } from "./console-log.ts"
+import { isFollowed } from "./followed/access.ts"
+import { FollowedVms } from "./followed/followed-vms.ts"
+import type { Machines } from "./followed/machines.ts"
 import type { VmConfig, VmRecord } from "../state/registry.ts"
 import { Restarts } from "./restarts.ts"
 import {
@@ -23,8 +28,10 @@ import {
   type RunState,
   type VmPaths,
 } from "./vm-process.ts"
+import { makeMember, type CreateOptions } from "./vm-create.ts"
 import { checkVmName } from "./vm-name.ts"
-import type { VmMonitors } from "./vm-monitors.ts"
+import { JUDGEMENT_FIELDS, writeSettings } from "./vm-settings.ts"
+import type { MonitorSource, VmMonitors } from "./vm-monitors.ts"
 import {
   absolutePaths,
   copyFirmwareVars,
@@ -33,9 +40,6 @@ import {
   startQemu,
   type StartParts,
 } from "./vm-start.ts"
-import { caDirectory, keepCertificates } from "./vm-certificates.ts"
-import { createWithCertificate } from "../vtpm/certificate.ts"
-import { provisionVtpm } from "../vtpm/provision.ts"
 
 export interface VmHandlers {
   onCreated(record: VmRecord): void
@@ -56,23 +60,13 @@ export interface VmManagerParts extends StartParts {
   readonly handlers: VmHandlers
 }
 
-/** Settings that say how a VM is judged, not how it starts. */
-const JUDGEMENT_FIELDS = new Set(["remeasureSeconds", "violations"])
+const MONITOR_MS = 10_000
 
 /** How long a guest has for an orderly shutdown. */
 const SHUTDOWN_GRACE_MS = 15_000
 
 /** Between two looks at the length of a console's log. */
 const BOUND_MS = 2000
-
-export interface CreateOptions {
-  readonly name: string
-  readonly kind: VmRecord["kind"]
-  readonly config: VmConfig
-  readonly tags: readonly string[]
-  /** With endorsement keys and certificates for them; undefined: as the manager is set. */
-  readonly certificate?: boolean | undefined
-}
 
 export class VmManager {
   readonly #parts: VmManagerParts
@@ -82,11 +76,18 @@ export class VmManager {
   /** VMs that end because they were told to. */
   readonly #stopping = new Set<string>()
   readonly #restarts = new Restarts()
+  readonly #followed: FollowedVms
   #closed = false
 
   constructor(parts: VmManagerParts) {
     this.#parts = parts
     this.#monitors = parts.monitors
+    this.#followed = new FollowedVms(parts)
+  }
+
+  /** Those that others start. */
+  get machines(): Machines {
+    return this.#followed.machines
   }
 
   paths(record: VmRecord): VmPaths {
@@ -110,7 +111,7 @@ export class VmManager {
 
   /** Makes a VM and its vTPM. Nothing is left behind when it fails. */
   async create(options: CreateOptions): Promise<VmRecord> {
-    const { registry, stateDir, audit } = this.#parts
+    const { registry, stateDir } = this.#parts
     const { name } = options
     checkVmName(name)
     if (registry.getVm(name)) {
@@ -124,37 +125,10 @@ export class VmManager {
     // A VM that could never start is not made.
     if (options.kind === "qemu") requireFiles(qemuOptions(this.#parts, { name, uuid, config }, paths))
     return this.#changed(uuid, async () => {
-      try {
-        const place = { stateDir: paths.vtpmState, runDir: paths.run, stateKey: stateDir.vmStateKey(uuid) }
-        if (options.certificate ?? this.#parts.certificates) {
-          const caDir = caDirectory(stateDir.path)
-          const made = await createWithCertificate({ ...place, caDir, vmId: uuid })
-          keepCertificates(paths.certificates, made)
-        }
-        const provisioned = await provisionVtpm({ ...place, mvmPublicKey: stateDir.identity.publicKey })
-        if (config.firmware === "ovmf") copyFirmwareVars(paths)
-        const record: VmRecord = {
-          uuid,
-          name,
-          kind: options.kind,
-          config,
-          ...provisioned,
-          tags: [...options.tags],
-          createdMs: Date.now(),
-        }
-        registry.insertVm(record)
-        await audit.commit("vm_create", { vm: name, uuid, vmKind: options.kind })
-        this.#parts.handlers.onCreated(record)
-        return record
-      } catch (error) {
-        // Nor is one that no audit row tells of.
-        this.#unharmed("vm_create", () => registry.getVm(uuid) && registry.removeVm(uuid))
-        if (!registry.getVm(uuid)) {
-          rmSync(paths.run, { recursive: true, force: true })
-          rmSync(resolve(paths.vtpmState, ".."), { recursive: true, force: true })
-        }
-        throw error
-      }
+      const record = await makeMember(this.#parts, { ...options, uuid, config })
+      this.#parts.handlers.onCreated(record)
+      if (isFollowed(record)) this.#followed.prepareLater(record)
+      return record
     })
   }
 
@@ -170,7 +144,8 @@ export class VmManager {
     tags: readonly string[] | undefined,
   ): Promise<void> {
     const judged = Object.keys(change).every((field) => JUDGEMENT_FIELDS.has(field))
-    if (judged) return this.#reconfigure(record, { ...record.config, ...change }, change, tags)
+    if (judged)
+      return writeSettings(this.#parts, record, { config: { ...record.config, ...change }, change, tags })
     if (record.kind !== "qemu") {
       throw new MvmError("usage", `${record.name} is no VM that the MVM starts: it has no such settings`)
     }
@@ -182,22 +157,8 @@ export class VmManager {
       requireFiles(qemuOptions(this.#parts, { ...record, config }, this.paths(record)))
       const paths = this.paths(record)
       if (config.firmware === "ovmf" && !existsSync(paths.firmwareVars)) copyFirmwareVars(paths)
-      await this.#reconfigure(record, config, change, tags)
+      await writeSettings(this.#parts, record, { config, change, tags })
     })
-  }
-
-  async #reconfigure(
-    { uuid, name }: VmRecord,
-    config: VmConfig,
-    change: Partial<VmConfig>,
-    tags: readonly string[] | undefined,
-  ): Promise<void> {
-    const { registry, audit } = this.#parts
-    registry.database.transaction(() => {
-      registry.updateConfig(uuid, config)
-      if (tags) registry.setTags(uuid, tags)
-    })
-    await audit.commit("vm_set", { vm: name, ...change, ...(tags && { tags: [...tags] }) })
   }
 
   /** Starts a QEMU VM, or makes a local endpoint ready for its agent. */
@@ -210,6 +171,20 @@ export class VmManager {
     await this.#changed(record.uuid, () => this.#start(record))
   }
 
+  /**
+   * A process connected to the link of a VM whose QEMU others start. @returns whether it is its QEMU, in a boot that
+   * the MVM can vouch for
+   */
+  async linkOpened(record: VmRecord, pid: number): Promise<boolean> {
+    const known = this.#running.get(record.uuid)
+    if (known) return known.qemu?.pid === pid
+    const state = await this.#followed.connected(record, pid)
+    if (!state) return false
+    this.#watch(record, state)
+    this.#parts.handlers.onStarted(record, state.resetCount, false)
+    return true
+  }
+
   /** @param force end QEMU at once instead of asking the guest to shut down */
   async stop(record: VmRecord, force: boolean): Promise<void> {
     const state = this.#running.get(record.uuid)
@@ -218,11 +193,11 @@ export class VmManager {
     if (!state) throw new MvmError("vm_state", `${record.name} is not running`)
     await this.#changed(record.uuid, async () => {
       this.#stopping.add(record.uuid)
-      if (!force && state.qemu && (await this.#monitors.powerdown(record.uuid))) {
+      if (!force && state.qemu && (await this.#powerdown(record))) {
         const deadline = Date.now() + SHUTDOWN_GRACE_MS
         while (isRunning(state.qemu) && Date.now() < deadline) await Bun.sleep(100)
       }
-      await endProcesses(state)
+      await this.#end(record, state)
       this.#over(record, state, "stopped by the operator")
     })
     await this.#parts.audit.commit("vm_stop", { vm: record.name })
@@ -235,6 +210,7 @@ export class VmManager {
     }
     await this.#changed(record.uuid, async () => {
       const paths = this.paths(record)
+      if (isFollowed(record)) await this.#followed.forget(record)
       this.#parts.registry.removeVm(record.uuid)
       this.#parts.handlers.onRemoved(record)
       rmSync(paths.run, { recursive: true, force: true })
@@ -250,7 +226,15 @@ export class VmManager {
       this.#parts.handlers.onCreated(record)
       const paths = this.paths(record)
       const left = findLeftRunning(paths)
-      if (!left) continue
+      const followed = this.#followed
+      if (!left) {
+        if (isFollowed(record)) followed.prepareLater(record)
+        continue
+      }
+      if (left.whole && isFollowed(record) && !left.whole.qemu) {
+        followed.keep(record, left.whole)
+        continue
+      }
       if (left.whole) {
         this.#watch(record, left.whole)
         this.#parts.handlers.onStarted(record, left.whole.resetCount, true)
@@ -262,6 +246,7 @@ export class VmManager {
           for (const id of left.rest) await endProcess(id)
           clearRunState(paths)
           this.#parts.handlers.onStopped(record, "it ended while no MVM was there")
+          if (isFollowed(record)) followed.prepareLater(record)
         }),
       )
     }
@@ -292,9 +277,11 @@ export class VmManager {
     this.#closed = true
     this.#restarts.close()
     this.#monitors.close()
+    this.#followed.close()
   }
 
   async #start(record: VmRecord): Promise<void> {
+    if (isFollowed(record)) return this.#followed.start(record, () => this.#running.has(record.uuid))
     const state =
       record.kind === "local" ? await startLocal(this.#parts, record) : await startQemu(this.#parts, record)
     this.#watch(record, state)
@@ -306,7 +293,7 @@ export class VmManager {
     this.#stopping.delete(record.uuid)
     let guestReset = false
     if (state.qemu) {
-      void this.#monitors.watch(record, this.paths(record).qmp, {
+      void this.#monitors.watch(record, this.#monitorOf(record), {
         onReset: () => this.#unexpectedReset(record),
         onGuestReset: () => (guestReset = true),
         onPort: (isOpen) => this.#parts.handlers.onPort(record, isOpen),
@@ -334,7 +321,7 @@ export class VmManager {
   ): Promise<void> {
     if (this.#closed || this.#running.get(record.uuid) !== state) return
     if (this.#stopping.has(record.uuid)) return
-    await endProcesses(state)
+    await this.#end(record, state)
     const reason = first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended"
     this.#over(record, state, reason)
     // Without its vTPM a VM can prove nothing; after a reboot of the guest it needs a new TPM boot.
@@ -343,8 +330,8 @@ export class VmManager {
   }
 
   #restart(record: VmRecord, reason: string): void {
-    // A local endpoint's vTPM starts again with its agent.
-    if (record.kind === "local" || this.#closed) return
+    // A local endpoint's vTPM starts again with its agent, and a person starts what a person stopped.
+    if (record.kind === "local" || record.kind === "external" || this.#closed) return
     const delayMs = this.#restarts.schedule(record.uuid, () => {
       if (!this.#closed && this.#parts.registry.getVm(record.uuid)) {
         this.#unawaited("vm_restart_failed", this.start(record))
@@ -374,14 +361,36 @@ export class VmManager {
       vm: record.name,
       message: "reset outside a start: the VM is stopped",
     })
-    this.#unawaited("vm_reset", endProcesses(state))
+    this.#unawaited("vm_reset", this.#end(record, state))
+  }
+
+  #end(record: VmRecord, state: RunState): Promise<void> {
+    return isFollowed(record) ? this.#followed.end(record, state) : endProcesses(state)
+  }
+
+  #powerdown(record: VmRecord): Promise<boolean> {
+    const followed = this.#followed
+    return isFollowed(record) ? followed.machine(record).powerdown() : this.#monitors.powerdown(record.uuid)
+  }
+
+  #monitorOf(record: VmRecord): MonitorSource {
+    if (!isFollowed(record)) {
+      return {
+        portId: LINK_PORT_ID,
+        connect: () => Qmp.connect(this.paths(record).qmp, { timeoutMs: MONITOR_MS }),
+      }
+    }
+    const machine = this.#followed.machine(record)
+    return { portId: machine.linkPortId, connect: () => machine.monitor() }
   }
 
   #over(record: VmRecord, state: RunState, reason: string): void {
     if (this.#running.get(record.uuid) !== state) return
     this.#running.delete(record.uuid)
+    this.#monitors.drop(record.uuid)
     clearRunState(this.paths(record))
     this.#parts.handlers.onStopped(record, reason)
+    if (isFollowed(record)) this.#followed.prepareLater(record)
   }
 
   async #changed<T>(uuid: string, work: () => Promise<T>): Promise<T> {

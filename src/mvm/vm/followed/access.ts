@@ -5,38 +5,39 @@
  * Everything stays the MVM's, closed to everybody else.
  */
 
-import { mkdirSync } from "node:fs"
-import { dirname, join } from "node:path"
+import { existsSync, mkdirSync } from "node:fs"
+import { dirname } from "node:path"
 import { MvmError } from "../../../lib/errors.ts"
 import { accountName, type Account } from "../../../platform/accounts.ts"
 import { accessOf, EXECUTE, READ, shareWith, WRITE, type Grant } from "../../../platform/acl.ts"
 import type { Arena } from "../../channels/arena.ts"
 import type { VmRecord } from "../../state/registry.ts"
 import type { StateDir } from "../../state/state-dir.ts"
+import type { VmPaths } from "../vm-process.ts"
 
 /** Whether others start this VM's QEMU, and the MVM follows. */
 export function isFollowed({ kind }: Pick<VmRecord, "kind">): boolean {
   return kind === "libvirt" || kind === "external"
 }
 
-/** Connecting to a socket takes writing. */
-export function socketGrants({ config }: Pick<VmRecord, "config">): Grant[] {
-  return grants([config.qemuUid], READ | WRITE)
-}
-
 /** Lets the users of these VMs' QEMUs at what they need, and nobody whose VM is gone. @throws MvmError `io`, `setup`. */
 export function shareState(
   { stateDir, arena }: { readonly stateDir: StateDir; readonly arena: Arena },
-  records: readonly Pick<VmRecord, "kind" | "name" | "config">[],
+  records: readonly VmRecord[],
+  pathsOf: (record: VmRecord) => VmPaths,
 ): void {
   const followed = records.filter(isFollowed)
   const uids = followed.map(({ config }) => config.qemuUid)
   for (const folder of [stateDir.path, stateDir.runDir]) shareWith(folder, grants(uids, EXECUTE))
   shareWith(arena.path, grants(uids, READ | WRITE))
-  for (const { name, config } of followed) {
-    const run = join(stateDir.runDir, name)
+  for (const record of followed) {
+    const { run, link, vtpmControl } = pathsOf(record)
+    const uid = [record.config.qemuUid]
     mkdirSync(run, { recursive: true, mode: 0o700 })
-    shareWith(run, grants([config.qemuUid], EXECUTE))
+    shareWith(run, grants(uid, EXECUTE))
+    // Connecting to a socket takes writing.
+    for (const socket of [link, vtpmControl])
+      if (existsSync(socket)) shareWith(socket, grants(uid, READ | WRITE))
   }
 }
 

@@ -34,12 +34,6 @@ export class LibvirtMachine implements Machine {
     this.#parts = parts
   }
 
-  open(): void {
-    this.#parts.events.open()
-  }
-
-  close(): void {}
-
   async start(): Promise<void> {
     const { virsh, domain, vm } = this.#parts
     const state = (await virsh.run(["domstate", domain])).trim()
@@ -64,14 +58,13 @@ export class LibvirtMachine implements Machine {
     await this.#parts.virsh.run(["destroy", this.#parts.domain])
   }
 
-  /** A copy of the domain would have the same sockets in its XML. */
-  isOwn(qemu: ProcessId): boolean {
+  async inspect(qemu: ProcessId): Promise<LaunchFiles> {
+    const { virsh, domain, vm } = this.#parts
     const words = commandLineOf(qemu)
-    return words.some((word, index) => word === "-uuid" && words[index + 1] === this.#parts.domain)
-  }
-
-  async inspect(): Promise<LaunchFiles> {
-    const { virsh, domain } = this.#parts
+    // A copy of the domain would have the same sockets in its XML.
+    if (!words.some((word, index) => word === "-uuid" && words[index + 1] === domain)) {
+      throw new MvmError("vm_state", `process ${qemu.pid} at the link of ${vm} is not its domain's QEMU`)
+    }
     const running = Domain.parse(await virsh.run(["dumpxml", domain]))
     this.#requireElements(running)
     return running.launchFiles()
@@ -79,6 +72,7 @@ export class LibvirtMachine implements Machine {
 
   async monitor(): Promise<Monitor> {
     const { virsh, events, domain } = this.#parts
+    events.open()
     const name = (await virsh.run(["domname", domain])).trim()
     return new LibvirtMonitor(virsh, events, { uuid: domain, name })
   }

@@ -13,23 +13,18 @@ export interface Machine {
   readonly startedBy: "libvirt" | "hand"
   /** The link's port in the monitor's words. */
   readonly linkPortId: string
-  /** Begins to listen for what it will say. */
-  open(): void
-  close(): void
   /** @throws MvmError `vm_state` naming what is in the way, `usage` where only a person can start it. */
   start(): Promise<void>
   /** Presses the power button. @returns false when nobody passes that on */
   powerdown(): Promise<boolean>
-  /** Ends QEMU; it may take a moment to be gone. */
+  /** Ends QEMU; it may take a moment to be gone. @throws MvmError when that cannot be asked. */
   destroy(): Promise<void>
-  /** Whether that process is this machine's QEMU. @throws MvmError `io` when it cannot be told. */
-  isOwn(qemu: ProcessId): boolean
   /**
    * What that QEMU was started with.
    *
-   * @throws MvmError naming what is not as the MVM needs it.
+   * @throws MvmError `vm_state` naming what is not as the MVM needs it, or that it is another machine's; `io`.
    */
   inspect(qemu: ProcessId): Promise<LaunchFiles>
   /** @throws MvmError `timeout` when that QEMU has none for the MVM. */
-  monitor(qemu: ProcessId): Promise<Monitor>
+  monitor(): Promise<Monitor>
 }

@@ -1,0 +1,62 @@
+/**
+ * @module mvm/control/machines
+ *
+ * The operator's requests about VMs that others start.
+ */
+
+import { MvmError } from "../../lib/errors.ts"
+import type { Handler } from "../../platform/json-rpc.ts"
+import { mvmElements } from "../../platform/libvirt/elements.ts"
+import { memberArgs } from "../../platform/qemu-args.ts"
+import type { Mvm } from "../context.ts"
+import { adoptDomain, releaseDomain, type AdoptionParts } from "../vm/followed/adoption.ts"
+import { checkFreeName } from "../vm/vm-name.ts"
+import { boolean, configOf, text, texts } from "./params.ts"
+
+export function machineHandlers(mvm: Mvm): Record<string, Handler> {
+  const { vms, context, stateDir } = mvm
+  const parts: AdoptionParts = {
+    ...{ stateDir, registry: context.registry, audit: context.audit, arena: context.arena },
+    machines: vms.machines,
+    create: (options) => vms.create(options),
+    remove: (record) => vms.remove(record),
+  }
+  return {
+    "vm.adopt": async (params) => {
+      checkFreeName(text(params, "name"))
+      const { record, ...rest } = await adoptDomain(parts, {
+        name: text(params, "name"),
+        domain: text(params, "domain"),
+        uri: text(params, "uri"),
+        apply: boolean(params, "apply"),
+        config: configOf(params),
+        tags: texts(params, "tags"),
+      })
+      return { name: record.name, uuid: record.uuid, ...rest }
+    },
+    "vm.rm": async (params) => {
+      const record = vms.require(text(params, "name"))
+      const changed = boolean(params, "apply") ? await releaseDomain(parts, record) : []
+      await vms.remove(record)
+      return { changed, domain: record.config.libvirt?.domain ?? null }
+    },
+    "vm.elements": (params) => {
+      const record = vms.require(text(params, "name"))
+      if (record.kind === "libvirt" || record.kind === "external") {
+        return mvmElements(vms.machines.libvirtParts(record), process.arch === "arm64" ? "aarch64" : "x86_64")
+      }
+      throw notFollowed(record.name)
+    },
+    "vm.qemuArgs": (params) => {
+      const record = vms.require(text(params, "name"))
+      if (record.kind !== "external") throw notFollowed(record.name)
+      return memberArgs(vms.machines.memberParts(record), record.config.machine)
+    },
+  }
+}
+
+function notFollowed(name: string): MvmError {
+  return new MvmError("usage", `the MVM starts ${name} itself: nothing has to be added by hand`, {
+    hint: "mvm vm create NAME --external is for a QEMU of your own, --libvirt DOMAIN for a domain",
+  })
+}

@@ -1,0 +1,163 @@
+/**
+ * @module mvm/vm/followed/adoption
+ *
+ * A libvirt domain becomes a member, and stops being one. The domain's XML is changed only where that is asked for, by
+ * one `define`: libvirt takes all of it or leaves the domain as it was.
+ */
+
+import { rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { MvmError, asMvmError } from "../../../lib/errors.ts"
+import type { Account } from "../../../platform/accounts.ts"
+import { qemuAccount } from "../../../platform/libvirt/capabilities.ts"
+import { Domain } from "../../../platform/libvirt/domain.ts"
+import {
+  applyElements,
+  missingElements,
+  mvmElements,
+  refuseConflicts,
+  removeElements,
+  type MvmParts,
+} from "../../../platform/libvirt/elements.ts"
+import { Virsh } from "../../../platform/libvirt/virsh.ts"
+import type { VmConfig, VmRecord } from "../../state/registry.ts"
+import type { CreateOptions } from "../vm-create.ts"
+import { writeSettings } from "../vm-settings.ts"
+import type { StartParts } from "../vm-start.ts"
+import { requireWay } from "./access.ts"
+import type { Machines } from "./machines.ts"
+
+const SHUT_OFF = "shut off"
+
+export interface AdoptionParts extends StartParts {
+  readonly machines: Machines
+  create(options: CreateOptions): Promise<VmRecord>
+  remove(record: VmRecord): Promise<void>
+}
+
+export interface AdoptionRequest {
+  readonly name: string
+  /** A name or UUID that libvirt knows. */
+  readonly domain: string
+  readonly uri: string
+  /** Change the domain's XML. */
+  readonly apply: boolean
+  readonly config: VmConfig
+  readonly tags: readonly string[]
+}
+
+export interface Adopted {
+  readonly record: VmRecord
+  readonly domain: string
+  /** XML text of each element, and the element it belongs in: "" is the domain itself. */
+  readonly elements: readonly { readonly parent: string; readonly xml: string }[]
+  /** Names of those that the domain lacks. */
+  readonly missing: readonly string[]
+  /** How a person changes the domain. */
+  readonly edit: string
+}
+
+/**
+ * Idempotent: a domain that is this VM already is looked at again.
+ *
+ * @throws MvmError naming the element that is in the way, `vm_state` while the domain runs and would have to change,
+ *   `exists`, `not_found`, `unreachable`, `setup`, `libvirt` with libvirt's own words. Nothing was changed then.
+ */
+export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest): Promise<Adopted> {
+  const { registry, machines, stateDir } = parts
+  const { name, apply } = request
+  const virsh = new Virsh(request.uri)
+  const domain = await inactive(virsh, request.domain)
+  const existing = alreadyThere(registry.listVms(), name, domain)
+  const needed = machines.libvirtParts({ uuid: existing?.uuid ?? "", name })
+  const edit = virsh.command("edit", domain.name)
+  refuseConflicts(domain, needed, edit)
+  // Firmware that cannot be vouched for is refused before anything is made.
+  domain.launchFiles()
+  const missing = missingElements(domain, needed)
+  if (apply && missing.length > 0) await requireShutOff(virsh, domain, missing)
+  const user = await qemuUser(virsh)
+  requireWay(stateDir, user)
+  const libvirt = { uri: virsh.uri, domain: domain.uuid, ...existing?.config.libvirt }
+  const config: VmConfig = { ...request.config, libvirt, qemuUid: user.uid }
+  const record = existing ?? (await parts.create({ name, kind: "libvirt", config, tags: request.tags }))
+  const elements = mvmElements(needed, domain.arch)
+  const adopted = { record, domain: domain.name, elements, edit }
+  if (!apply || missing.length === 0) return { ...adopted, missing }
+  try {
+    await applyTo(parts, { virsh, domain, record, needed })
+  } catch (error) {
+    if (!existing) await parts.remove(record)
+    const { code, message, hint } = asMvmError(error)
+    throw new MvmError(code, `${missing.join(", ")} could not be added to ${domain.name}: ${message}`, {
+      cause: error,
+      hint: hint ?? edit,
+    })
+  }
+  return { ...adopted, missing: [] }
+}
+
+/** Takes the elements out of the domain again. @returns names of what was taken out or put back */
+export async function releaseDomain(parts: AdoptionParts, record: VmRecord): Promise<string[]> {
+  const { libvirt } = record.config
+  if (!libvirt) return []
+  const virsh = new Virsh(libvirt.uri)
+  const domain = await inactive(virsh, libvirt.domain)
+  await requireShutOff(virsh, domain, ["the MVM's elements"])
+  const before = libvirt.replaced ?? { lifecycle: {}, pm: {} }
+  const changed = removeElements(domain, parts.machines.libvirtParts(record), before)
+  if (changed.length > 0) await define(parts, virsh, domain)
+  return changed
+}
+
+async function applyTo(
+  parts: AdoptionParts,
+  { virsh, domain, record, needed }: { virsh: Virsh; domain: Domain; record: VmRecord; needed: MvmParts },
+): Promise<void> {
+  const before = applyElements(domain, needed)
+  await define(parts, virsh, domain)
+  const { libvirt } = record.config
+  // What the first adoption found is what a release puts back.
+  if (!libvirt || libvirt.replaced) return
+  const change = { libvirt: { ...libvirt, replaced: before } }
+  await writeSettings(parts, record, { config: { ...record.config, ...change }, change, tags: undefined })
+}
+
+/** With what libvirt shows to its owner alone: left out, it would be lost when the domain is defined again. */
+async function inactive(virsh: Virsh, domain: string): Promise<Domain> {
+  return Domain.parse(await virsh.run(["dumpxml", "--inactive", "--security-info", domain]))
+}
+
+async function define({ stateDir }: StartParts, virsh: Virsh, domain: Domain): Promise<void> {
+  const file = join(stateDir.runDir, `${domain.uuid}.xml`)
+  writeFileSync(file, String(domain), { mode: 0o600 })
+  try {
+    await virsh.run(["define", "--validate", file])
+  } finally {
+    rmSync(file, { force: true })
+  }
+}
+
+async function requireShutOff(virsh: Virsh, domain: Domain, missing: readonly string[]): Promise<void> {
+  const state = (await virsh.run(["domstate", domain.uuid])).trim()
+  if (state === SHUT_OFF) return
+  throw new MvmError(
+    "vm_state",
+    `the domain ${domain.name} is ${state}: ${missing.join(", ")} can change only while it is shut off`,
+    { hint: `${virsh.command("shutdown", domain.name)}, then again` },
+  )
+}
+
+function alreadyThere(records: readonly VmRecord[], name: string, domain: Domain): VmRecord | undefined {
+  const same = records.find(({ config }) => config.libvirt?.domain === domain.uuid)
+  if (same && same.name !== name) {
+    throw new MvmError("exists", `the domain ${domain.name} is the VM ${same.name} already`)
+  }
+  return same
+}
+
+/** @throws MvmError `libvirt`. */
+async function qemuUser(virsh: Virsh): Promise<Account> {
+  const labelled = qemuAccount(await virsh.run(["capabilities"]))
+  return labelled ?? { uid: process.geteuid?.() ?? 0, gids: [process.getegid?.() ?? 0] }
+}

@@ -1,0 +1,173 @@
+/**
+ * @module mvm/vm/followed/followed-vms
+ *
+ * VMs whose QEMU others start: libvirt, or a person. Their vTPM is checked and kept ready before any QEMU is there, and
+ * the QEMU that then connects to the link is known by its process.
+ *
+ * ```
+ *             prepare                  QEMU at the link, as it should be
+ *   nothing ───────────► ready ──────────────────────────────────────────► running
+ *                          ▲                                                  │
+ *                          └──────────────── QEMU ended: prepare ─────────────┘
+ * ```
+ *
+ * One QEMU process is one boot: it ends where it would reset. What happens behind the MVM's back all the same (a QEMU
+ * started twice on one ready vTPM, a reset inside) shows as a resetCount that is not the one expected, and is denied.
+ */
+
+import { MvmError, asMvmError } from "../../../lib/errors.ts"
+import type { Log } from "../../../lib/log.ts"
+import { identifyProcess, isRunning, waitForExit, endProcess } from "../../../platform/process.ts"
+import type { VmRecord } from "../../state/registry.ts"
+import { measureLaunch } from "../launch.ts"
+import { saveRunState, vmPaths, type RunState } from "../vm-process.ts"
+import { startVtpmReady, type StartParts } from "../vm-start.ts"
+import type { Machine } from "./machine.ts"
+import { Machines } from "./machines.ts"
+
+/** How long a machine has to bring its QEMU to the link, and to end it. */
+const START_MS = 30_000
+const END_MS = 20_000
+const POLL_MS = 50
+const RETRY_MS = 5000
+
+export interface FollowedParts extends StartParts {
+  readonly log: Log
+}
+
+export class FollowedVms {
+  readonly #parts: FollowedParts
+  readonly #ready = new Map<string, RunState>()
+  /** What was last said of a QEMU that is not as it should be: it tries again each second. */
+  readonly #refusals = new Map<string, string>()
+  #closed = false
+
+  readonly machines: Machines
+
+  constructor(parts: FollowedParts) {
+    this.#parts = parts
+    this.machines = new Machines(parts)
+  }
+
+  machine(record: VmRecord): Machine {
+    return this.machines.of(record)
+  }
+
+  /** Checks the vTPM and keeps it ready for the next QEMU. @throws MvmError as the start of a vTPM. */
+  async prepare(record: VmRecord): Promise<void> {
+    if (this.#ready.has(record.uuid) || this.#closed) return
+    const state = await startVtpmReady(this.#parts, record)
+    this.keep(record, state)
+  }
+
+  /** A vTPM that is ready already. */
+  keep(record: VmRecord, state: RunState): void {
+    this.#ready.set(record.uuid, state)
+    this.machines.share()
+    void waitForExit(state.vtpm).then(() => {
+      if (this.#ready.get(record.uuid) !== state) return
+      this.#ready.delete(record.uuid)
+      this.#prepareAgain(record)
+    })
+  }
+
+  /**
+   * A process connected to the link: the QEMU of a new boot, or nothing.
+   *
+   * @returns undefined where it is not what the MVM can vouch for; why is in the log
+   */
+  async connected(record: VmRecord, pid: number): Promise<RunState | undefined> {
+    try {
+      return await this.#take(record, pid)
+    } catch (error) {
+      const { code, message, hint } = asMvmError(error)
+      if (this.#refusals.get(record.uuid) === message) return undefined
+      this.#refusals.set(record.uuid, message)
+      this.#parts.log.warn("vm_refused", { vm: record.name, code, message, hint })
+      return undefined
+    }
+  }
+
+  /** Asks for a start and waits for `isRunning`. @throws MvmError as the machine; `timeout`. */
+  async start(record: VmRecord, isThere: () => boolean): Promise<void> {
+    await this.prepare(record)
+    await this.machine(record).start()
+    const deadline = performance.now() + START_MS
+    while (!isThere()) {
+      if (performance.now() > deadline) {
+        const why = this.#refusals.get(record.uuid)
+        throw new MvmError("timeout", `${record.name} was started, but its QEMU is not at the link`, {
+          hint: why ?? "see the log of mvm serve, and libvirt's log of the domain",
+        })
+      }
+      await Bun.sleep(POLL_MS)
+    }
+  }
+
+  /** Ends QEMU, and its vTPM with it. @throws MvmError as the machine. */
+  async end(record: VmRecord, { qemu, vtpm }: RunState): Promise<void> {
+    if (qemu && isRunning(qemu)) {
+      await this.machine(record).destroy()
+      const deadline = performance.now() + END_MS
+      while (isRunning(qemu)) {
+        if (performance.now() > deadline)
+          throw new MvmError("timeout", `the QEMU of ${record.name} does not end`)
+        await Bun.sleep(POLL_MS)
+      }
+    }
+    await endProcess(vtpm)
+  }
+
+  /** The VM is no member any more. */
+  async forget(record: VmRecord): Promise<void> {
+    const state = this.#ready.get(record.uuid)
+    this.#ready.delete(record.uuid)
+    this.#refusals.delete(record.uuid)
+    if (state) await endProcess(state.vtpm)
+  }
+
+  /** The next QEMU may come at any time. */
+  prepareLater(record: VmRecord): void {
+    this.#prepareAgain(record)
+  }
+
+  close(): void {
+    this.#closed = true
+    this.machines.close()
+  }
+
+  #prepareAgain(record: VmRecord): void {
+    if (this.#closed || !this.#parts.registry.getVm(record.uuid)) return
+    this.prepare(record).catch((error: unknown) => {
+      this.#parts.log.error("vtpm_ready", { vm: record.name, message: asMvmError(error).message })
+      setTimeout(() => this.#prepareAgain(record), RETRY_MS).unref()
+    })
+  }
+
+  async #take(record: VmRecord, pid: number): Promise<RunState> {
+    const { registry, audit, stateDir } = this.#parts
+    const ready = this.#ready.get(record.uuid)
+    const qemu = identifyProcess(pid)
+    if (!qemu) throw new MvmError("vm_state", `process ${pid} at the link of ${record.name} is gone`)
+    if (!ready) {
+      throw new MvmError(
+        "vm_state",
+        `the QEMU of ${record.name} began without a vTPM that the MVM had checked`,
+        {
+          hint: `mvm vm stop ${record.name} --force, then start it again`,
+        },
+      )
+    }
+    const machine = this.machine(record)
+    const launch = await measureLaunch(await machine.inspect(qemu))
+    if (this.#ready.get(record.uuid) !== ready)
+      throw new MvmError("vm_state", `the vTPM of ${record.name} is gone`)
+    const state: RunState = { ...ready, qemu, startedMs: Date.now() }
+    saveRunState(vmPaths(stateDir.path, record.uuid, record.name), state)
+    this.#ready.delete(record.uuid)
+    this.#refusals.delete(record.uuid)
+    registry.trust.recordLaunch(record.uuid, launch, Date.now())
+    await audit.commit("vm_start", { vm: record.name, by: machine.startedBy, ...launch.digests })
+    return state
+  }
+}

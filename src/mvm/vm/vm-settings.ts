@@ -1,0 +1,33 @@
+/**
+ * @module mvm/vm/vm-settings
+ *
+ * What is set of a VM, changed in registry and audit log.
+ */
+
+import type { AuditCommitter } from "../state/audit-committer.ts"
+import type { Registry, VmConfig, VmRecord } from "../state/registry.ts"
+
+/** Settings that say how a VM is judged, not how it starts. */
+export const JUDGEMENT_FIELDS = new Set(["remeasureSeconds", "violations"])
+
+export interface Settings {
+  /** All of them, as they shall be. */
+  readonly config: VmConfig
+  /** Those that are others than before. */
+  readonly change: Partial<VmConfig>
+  /** All tags it then has; undefined leaves them. */
+  readonly tags: readonly string[] | undefined
+}
+
+/** Resolves when the change is in the audit log. */
+export async function writeSettings(
+  { registry, audit }: { readonly registry: Registry; readonly audit: AuditCommitter },
+  { uuid, name }: Pick<VmRecord, "uuid" | "name">,
+  { config, change, tags }: Settings,
+): Promise<void> {
+  registry.database.transaction(() => {
+    registry.updateConfig(uuid, config)
+    if (tags) registry.setTags(uuid, tags)
+  })
+  await audit.commit("vm_set", { vm: name, ...change, ...(tags && { tags: [...tags] }) })
+}
