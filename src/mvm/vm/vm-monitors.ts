@@ -7,6 +7,10 @@
 import { asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import type { Monitor, QmpEvent } from "../../platform/monitor.ts"
+import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
+import { Qmp } from "../../platform/qmp.ts"
+
+const CONNECT_MS = 10_000
 
 export interface VmEvents {
   /** The machine was reset, by the guest or otherwise. */
@@ -82,6 +86,11 @@ export class VmMonitors {
   close(): void {
     for (const monitor of this.#monitors.values()) monitor.close()
   }
+}
+
+/** The monitor of a QEMU that the MVM starts. */
+export function ownMonitor(qmpSocket: string): MonitorSource {
+  return { portId: LINK_PORT_ID, connect: () => Qmp.connect(qmpSocket, { timeoutMs: CONNECT_MS }) }
 }
 
 function tell({ name, data }: QmpEvent, portId: string, events: VmEvents): void {

@@ -10,8 +10,6 @@ import { resolve } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import { endProcess, isRunning } from "../../platform/process.ts"
-import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
-import { Qmp } from "../../platform/qmp.ts"
 import { requireFiles } from "../../platform/qemu.ts"
 import { boundConsoleLog } from "./console-log.ts"
 import { isFollowed } from "./followed/access.ts"
@@ -31,7 +29,7 @@ import {
 import { makeMember, type CreateOptions } from "./vm-create.ts"
 import { checkVmName } from "./vm-name.ts"
 import { JUDGEMENT_FIELDS, writeSettings } from "./vm-settings.ts"
-import type { MonitorSource, VmMonitors } from "./vm-monitors.ts"
+import { ownMonitor, type MonitorSource, type VmMonitors } from "./vm-monitors.ts"
 import {
   absolutePaths,
   copyFirmwareVars,
@@ -59,8 +57,6 @@ export interface VmManagerParts extends StartParts {
   readonly monitors: VmMonitors
   readonly handlers: VmHandlers
 }
-
-const MONITOR_MS = 10_000
 
 /** How long a guest has for an orderly shutdown. */
 const SHUTDOWN_GRACE_MS = 15_000
@@ -374,14 +370,7 @@ export class VmManager {
   }
 
   #monitorOf(record: VmRecord): MonitorSource {
-    if (!isFollowed(record)) {
-      return {
-        portId: LINK_PORT_ID,
-        connect: () => Qmp.connect(this.paths(record).qmp, { timeoutMs: MONITOR_MS }),
-      }
-    }
-    const machine = this.#followed.machine(record)
-    return { portId: machine.linkPortId, connect: () => machine.monitor() }
+    return isFollowed(record) ? this.#followed.monitorOf(record) : ownMonitor(this.paths(record).qmp)
   }
 
   #over(record: VmRecord, state: RunState, reason: string): void {

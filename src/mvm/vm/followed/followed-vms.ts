@@ -20,6 +20,7 @@ import type { Log } from "../../../lib/log.ts"
 import { identifyProcess, isRunning, waitForExit, endProcess } from "../../../platform/process.ts"
 import type { VmRecord } from "../../state/registry.ts"
 import { measureLaunch } from "../launch.ts"
+import type { MonitorSource } from "../vm-monitors.ts"
 import { saveRunState, vmPaths, type RunState } from "../vm-process.ts"
 import { startVtpmReady, type StartParts } from "../vm-start.ts"
 import type { Machine } from "./machine.ts"
@@ -51,6 +52,11 @@ export class FollowedVms {
 
   machine(record: VmRecord): Machine {
     return this.machines.of(record)
+  }
+
+  monitorOf(record: VmRecord): MonitorSource {
+    const machine = this.machine(record)
+    return { portId: machine.linkPortId, connect: () => machine.monitor() }
   }
 
   /** Checks the vTPM and keeps it ready for the next QEMU. @throws MvmError as the start of a vTPM. */

@@ -1,0 +1,206 @@
+/**
+ * @module test/e2e/libvirt
+ *
+ * VMs that others start: domains of a real libvirt, adopted, and a QEMU started by hand with the arguments that the MVM
+ * prints.
+ */
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { join } from "node:path"
+import { KERNEL_APPEND } from "../../src/platform/qemu-args.ts"
+import { Console } from "./console.ts"
+import { Libvirtd } from "./libvirtd.ts"
+import { Managed, until } from "./managed.ts"
+
+const FILE = "/bin/busybox"
+
+let virt: Libvirtd
+let mvm: Managed
+let alpha: Console
+let beta: Console
+
+const adopt = (name: string, domain: string, ...more: string[]) => {
+  return mvm.run("vm", "create", name, "--libvirt", domain, "--connect", virt.uri, ...more)
+}
+
+beforeAll(async () => {
+  virt = await Libvirtd.start()
+  mvm = await Managed.start()
+  await virt.define("alpha.example")
+  await virt.define("beta.example")
+}, 120_000)
+afterAll(async () => {
+  await mvm?.stop()
+  await virt?.stop()
+}, 120_000)
+
+/** Sends a file and compares. */
+async function pass(from: Console, [to, target]: [Console, string]): Promise<void> {
+  const receiving = to.run("mvm guest recv --quiet | sha256sum", { timeoutMs: 180_000 })
+  const sent = await from.run(`mvm guest send ${target} ${FILE} --wait 60s --quiet`, { timeoutMs: 180_000 })
+  expect(sent).toEqual({ status: 0, output: "" })
+  expect((await receiving).output).toBe(`${await from.must(`sha256sum <${FILE}`)}\n`)
+}
+
+describe("a domain of libvirt", () => {
+  test("is shown what it lacks, and left as it is, without --apply", async () => {
+    const before = await virt.xml("alpha.example")
+    const { status, output } = await adopt("alpha", "alpha.example")
+    expect(status).toBe(0)
+    expect(output).toContain("<shmem name='mvm-")
+    expect(output).toContain("<tpm model='tpm-crb'><backend type='external'>")
+    expect(output).toContain("name='org.mvm.0'")
+    expect(await virt.xml("alpha.example")).toBe(before)
+    expect(await mvm.must("vm", "libvirt-xml", "alpha")).toBe(output)
+  })
+
+  test("gets its elements with --apply, once, and keeps what was in it", async () => {
+    expect(await adopt("alpha", "alpha.example", "--apply")).toMatchObject({ status: 0 })
+    expect(await adopt("beta", "beta.example", "--apply")).toMatchObject({ status: 0 })
+    const xml = await virt.xml("alpha.example")
+    for (const part of ["ivshmem-plain", "org.mvm.0", "<on_reboot>destroy", "suspend-to-mem enabled='no'"]) {
+      expect(xml).toContain(part)
+    }
+    expect(await adopt("alpha", "alpha.example", "--apply")).toMatchObject({ status: 0 })
+    expect(await virt.xml("alpha.example")).toBe(xml)
+    expect(await adopt("other", "alpha.example", "--apply")).toMatchObject({
+      status: 1,
+      errors: expect.stringContaining("is the VM alpha already") as string,
+    })
+  })
+
+  test("sends a file to another one", async () => {
+    await mvm.must("vm", "start", "alpha")
+    // As from virt-manager: the MVM hears of it by itself.
+    await virt.must("start", "beta.example")
+    await mvm.linked("alpha", "beta")
+    await mvm.learn("alpha", "beta")
+    await mvm.allow("* *")
+    alpha = await virt.console("alpha.example")
+    beta = await virt.console("beta.example")
+    await pass(alpha, [beta, "beta"])
+    expect(await mvm.show("alpha")).toMatchObject({ kind: "libvirt", state: "running", verdict: "trusted" })
+  }, 240_000)
+
+  test("is followed when libvirt ends it, and works when it is started again", async () => {
+    const before = await mvm.show("beta")
+    await virt.must("destroy", "beta.example")
+    await until("the end of beta", async () => (await mvm.show("beta")).state === "stopped")
+    await mvm.must("vm", "start", "beta", "--wait", "180s")
+    await mvm.bootedAgain("beta", before)
+    beta = await virt.console("beta.example")
+    await pass(beta, [alpha, "alpha"])
+  }, 240_000)
+
+  test("that reboots comes back as a boot that the MVM saw", async () => {
+    const before = await mvm.show("beta")
+    await beta.run("reboot -f", { timeoutMs: 5000 }).catch(() => undefined)
+    await mvm.bootedAgain("beta", before)
+    expect((await mvm.show("beta")).verdict).toBe("trusted")
+  }, 240_000)
+})
+
+describe("a domain that cannot be adopted", () => {
+  test("because there is none of that name: the command that shows them", async () => {
+    expect(await adopt("none", "no.such.domain", "--apply")).toMatchObject({
+      status: 2,
+      errors: expect.stringContaining("list --all") as string,
+    })
+  })
+
+  test("because nobody answers there: what to start", async () => {
+    const where = "qemu+unix:///system?socket=/nowhere/libvirt-sock"
+    const { status, errors } = await mvm.run("vm", "create", "none", "--libvirt", "x", "--connect", where)
+    expect({ status, errors }).toEqual({
+      status: 3,
+      errors: expect.stringContaining("libvirt does not answer") as string,
+    })
+  })
+
+  test("because it has a TPM of its own, or shared memory: the element, and the command that edits it", async () => {
+    const tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    const shmem = "<shmem name='other'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"
+    for (const [name, devices, element] of [
+      ["tpm.example", tpm, "<tpm>"],
+      ["shmem.example", shmem, "<shmem>"],
+    ] as const) {
+      await virt.define(name, { devices })
+      const before = await virt.xml(name)
+      const { status, errors } = await adopt("conflict", name, "--apply")
+      expect(status).toBe(2)
+      expect(errors).toContain(`already has a ${element}`)
+      expect(errors).toContain(`edit ${name}`)
+      expect(await virt.xml(name)).toBe(before)
+    }
+  })
+
+  test("because all its PCI slots are taken: the elements that have no place", async () => {
+    const full = Array.from({ length: 29 }, (_, index) => {
+      const slot = `0x${(index + 3).toString(16).padStart(2, "0")}`
+      return `<controller type='scsi' index='${index}' model='virtio-scsi'><address type='pci' domain='0x0000' bus='0x00' slot='${slot}' function='0x0'/></controller>`
+    })
+    await virt.define("full.example", { devices: full.join("") })
+    const before = await virt.xml("full.example")
+    const { status, errors } = await adopt("full", "full.example", "--apply")
+    expect(status).toBe(1)
+    expect(errors).toMatch(/<shmem>.* could not be added to full.example/)
+    expect(await virt.xml("full.example")).toBe(before)
+    expect((await mvm.run("vm", "show", "full")).status).toBe(2)
+  })
+
+  test("because it runs and would have to change: which elements, and how to shut it down", async () => {
+    await virt.define("running.example")
+    await virt.must("start", "running.example", "--paused")
+    const before = await virt.xml("running.example")
+    const { status, errors } = await adopt("running", "running.example", "--apply")
+    expect(status).toBe(1)
+    expect(errors).toMatch(/running.example is paused: .*<shmem>, <tpm>, <channel>/)
+    expect(errors).toContain("shutdown running.example")
+    expect(await virt.xml("running.example")).toBe(before)
+    await virt.must("destroy", "running.example")
+  })
+})
+
+describe("a QEMU started by hand", () => {
+  test("with the printed arguments is a member like any other", async () => {
+    await virt.must("destroy", "alpha.example")
+    await mvm.must("vm", "create", "lab", "--external", "--memory", "768M")
+    expect(await mvm.run("vm", "start", "lab")).toMatchObject({
+      status: 2,
+      errors: expect.stringContaining("mvm vm qemu-args lab") as string,
+    })
+    const printed = (await mvm.must("vm", "qemu-args", "lab")).trim()
+    const socket = join(virt.folder, "consoles/lab")
+    const own = [
+      ...["-nodefaults", "-display", "none", "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"],
+      ...["-m", "768", "-kernel", join(virt.folder, "vmlinuz")],
+      ...["-initrd", join(virt.folder, "initramfs.cpio"), "-append", `'${KERNEL_APPEND}'`],
+      ...["-chardev", `socket,id=con,path=${socket},server=on,wait=off`, "-serial", "chardev:con"],
+    ]
+    const qemu = Bun.spawn(["sh", "-c", `exec qemu-system-x86_64 ${own.join(" ")} ${printed}`], {
+      stdio: ["ignore", "ignore", "inherit"],
+    })
+    try {
+      await mvm.linked("lab")
+      await mvm.learn("lab")
+      const lab = await virt.console("lab")
+      await pass((beta = await virt.console("beta.example")), [lab, "lab"])
+      await mvm.must("vm", "stop", "lab", "--force")
+      expect(await qemu.exited).toBe(0)
+      await until("lab to be stopped", async () => (await mvm.show("lab")).state === "stopped")
+    } finally {
+      qemu.kill("SIGKILL")
+      await qemu.exited
+    }
+  }, 240_000)
+})
+
+test("a removed VM leaves its domain as it was before", async () => {
+  await virt.must("destroy", "beta.example")
+  await until("the end of beta", async () => (await mvm.show("beta")).state === "stopped")
+  await mvm.must("vm", "rm", "beta", "--apply")
+  const xml = await virt.xml("beta.example")
+  for (const part of ["ivshmem", "<tpm", "org.mvm.0"]) expect(xml).not.toContain(part)
+  expect(xml).toContain("<on_reboot>restart</on_reboot>")
+  await virt.must("start", "beta.example")
+}, 60_000)
