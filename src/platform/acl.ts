@@ -75,6 +75,14 @@ export function shareWith(path: string, grants: readonly Grant[]): void {
   })
 }
 
+/** Lets one user more at `path`. @throws MvmError as {@link shareWith}. */
+export function shareAlso(path: string, grant: Grant): void {
+  const known = read(path)
+    .filter(({ tag, id }) => tag === TAG.user && id !== grant.uid)
+    .map(({ id, permissions }) => ({ uid: id, permissions }))
+  shareWith(path, [...known, grant])
+}
+
 /** Whether single other users were let at `path`. @throws MvmError `io`. */
 export function isShared(path: string): boolean {
   return read(path).some(({ tag }) => tag === TAG.user)

@@ -99,7 +99,7 @@ export class Libvirtd {
   }
 
   /** A domain as an operator has it: nothing of the MVM's in it. @param devices more XML under its devices */
-  async define(name: string, { devices = "" } = {}): Promise<void> {
+  async define(name: string, { devices = "", machine = "pc" } = {}): Promise<void> {
     const file = join(this.folder, `${name}.xml`)
     writeFileSync(
       file,
@@ -109,7 +109,7 @@ export class Libvirtd {
   <memory unit='MiB'>768</memory>
   <vcpu>1</vcpu>
   <os>
-    <type arch='x86_64' machine='pc'>hvm</type>
+    <type arch='x86_64' machine='${machine}'>hvm</type>
     <kernel>${join(this.folder, "vmlinuz")}</kernel>
     <initrd>${join(this.folder, "initramfs.cpio")}</initrd>
     <cmdline>${KERNEL_APPEND}</cmdline>

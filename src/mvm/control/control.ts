@@ -113,7 +113,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
         const member = context.hub.byUuid(record.uuid)
         // A session counts once READY said what the agent can do.
         if (member?.session?.isReady) return { mapping: member.session.mapping }
-        if (record.kind !== "local" && !vms.isRunning(record.uuid)) {
+        if (record.kind === "qemu" && !vms.isRunning(record.uuid)) {
           throw new MvmError("vm_state", `${record.name} is not running`, {
             hint: `see ${vms.paths(record).consoleLog}`,
           })

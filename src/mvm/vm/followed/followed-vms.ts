@@ -39,6 +39,7 @@ export interface FollowedParts extends StartParts {
 export class FollowedVms {
   readonly #parts: FollowedParts
   readonly #ready = new Map<string, RunState>()
+  readonly #preparing = new Map<string, Promise<void>>()
   /** What was last said of a QEMU that is not as it should be: it tries again each second. */
   readonly #refusals = new Map<string, string>()
   #closed = false
@@ -62,8 +63,14 @@ export class FollowedVms {
   /** Checks the vTPM and keeps it ready for the next QEMU. @throws MvmError as the start of a vTPM. */
   async prepare(record: VmRecord): Promise<void> {
     if (this.#ready.has(record.uuid) || this.#closed) return
-    const state = await startVtpmReady(this.#parts, record)
-    this.keep(record, state)
+    let preparing = this.#preparing.get(record.uuid)
+    if (!preparing) {
+      preparing = startVtpmReady(this.#parts, record)
+        .then((state) => this.keep(record, state))
+        .finally(() => this.#preparing.delete(record.uuid))
+      this.#preparing.set(record.uuid, preparing)
+    }
+    await preparing
   }
 
   /** A vTPM that is ready already. */

@@ -15,6 +15,10 @@ import type { Monitor } from "../../../platform/monitor.ts"
 import { commandLineOf, type ProcessId } from "../../../platform/process.ts"
 import type { Machine } from "./machine.ts"
 
+const PASSING = new Set(["in shutdown", "crashed", "dying"])
+const MOST_LOOKS = 20
+const LOOK_MS = 250
+
 export interface LibvirtMachineParts {
   /** The member's name. */
   readonly vm: string
@@ -36,7 +40,7 @@ export class LibvirtMachine implements Machine {
 
   async start(): Promise<void> {
     const { virsh, domain, vm } = this.#parts
-    const state = (await virsh.run(["domstate", domain])).trim()
+    const state = await this.#settledState()
     if (state !== "shut off") {
       throw new MvmError("vm_state", `the domain of ${vm} is ${state}, and its QEMU has no link to the MVM`, {
         hint: `${virsh.command("destroy", domain)}, then again`,
@@ -75,6 +79,16 @@ export class LibvirtMachine implements Machine {
     events.open()
     const name = (await virsh.run(["domname", domain])).trim()
     return new LibvirtMonitor(virsh, events, { uuid: domain, name })
+  }
+
+  /** A domain whose QEMU has just ended is not shut off at once. */
+  async #settledState(): Promise<string> {
+    const { virsh, domain } = this.#parts
+    for (let look = 0; ; look++) {
+      const state = (await virsh.run(["domstate", domain])).trim()
+      if (!PASSING.has(state) || look === MOST_LOOKS) return state
+      await Bun.sleep(LOOK_MS)
+    }
   }
 
   #requireElements(domain: Domain): void {
