@@ -35,7 +35,7 @@ import { lastLaunch } from "./vm/launch.ts"
 import { Meters } from "./metrics/meters.ts"
 import { ArenaMemory } from "./memory/channel-memory.ts"
 import { Dedicated, type DedicatedOptions } from "./memory/dedicated.ts"
-import { QmpPlugger } from "./memory/qmp-plugger.ts"
+import { QmpPlugger, type PluggableVm } from "./memory/qmp-plugger.ts"
 import { OfferBoard } from "./channels/offers.ts"
 import { PolicyFile } from "./policy/policy-file.ts"
 import { referenceValues } from "./reference/values.ts"
@@ -109,7 +109,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
       {
         plugger: new QmpPlugger(
           (uuid) => monitors.of(uuid),
-          (uuid) => registry.getVm(uuid)?.config.machine,
+          (uuid) => pluggable(registry.getVm(uuid)),
         ),
         audit,
         log,
@@ -303,6 +303,13 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
     runAll(undo)
     throw error
   }
+}
+
+/** The bus of a `pc` has room; the ports of other machines are known only where the MVM made them. */
+function pluggable(record: VmRecord | undefined): PluggableVm | undefined {
+  if (!record) return undefined
+  const { machine, qemuUid } = record.config
+  return isFollowed(record) && machine !== "pc" ? undefined : { machine, qemuUid }
 }
 
 function untrusted(error: MvmError, bootId = ""): Trust {

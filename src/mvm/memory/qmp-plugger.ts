@@ -1,42 +1,50 @@
 /**
  * @module mvm/memory/qmp-plugger
  *
- * Devices of shared memory for VMs whose QEMU the MVM started, over its monitor.
+ * Devices of shared memory for VMs, over the monitors of their QEMUs.
  */
 
 import { MvmError } from "../../lib/errors.ts"
+import { READ, shareAlso, WRITE } from "../../platform/acl.ts"
 import { askUnplug, dropMemory, pluggedDevices, plugMemory } from "../../platform/hotplug.ts"
 import { HOTPLUG_MAX_BYTES, hotplugBuses, type Machine } from "../../platform/qemu-args.ts"
 import type { Monitor } from "../../platform/monitor.ts"
 import { DEVICE_PREFIX } from "./holding.ts"
 import type { PluggedDevice, Plugger } from "./plugger.ts"
 
+export interface PluggableVm {
+  readonly machine: Machine
+  /** User of its QEMU, where that is not the MVM's own */
+  readonly qemuUid: number | undefined
+}
+
 export class QmpPlugger implements Plugger {
   readonly #monitor: (uuid: string) => Monitor | undefined
-  readonly #machine: (uuid: string) => Machine | undefined
+  readonly #vm: (uuid: string) => PluggableVm | undefined
 
   /**
    * @param monitor the monitor of a running VM, if it answers
-   * @param machine of a VM that the MVM starts
+   * @param vm what can be plugged into, undefined for others
    */
-  constructor(
-    monitor: (uuid: string) => Monitor | undefined,
-    machine: (uuid: string) => Machine | undefined,
-  ) {
+  constructor(monitor: (uuid: string) => Monitor | undefined, vm: (uuid: string) => PluggableVm | undefined) {
     this.#monitor = monitor
-    this.#machine = machine
+    this.#vm = vm
   }
 
   buses(uuid: string): readonly string[] {
-    const machine = this.#monitor(uuid) && this.#machine(uuid)
-    return machine ? hotplugBuses(machine) : []
+    const vm = this.#monitor(uuid) && this.#vm(uuid)
+    return vm ? hotplugBuses(vm.machine) : []
   }
 
   maxBytes(): number {
     return HOTPLUG_MAX_BYTES
   }
 
-  plug(uuid: string, device: PluggedDevice): Promise<void> {
+  async plug(uuid: string, device: PluggedDevice): Promise<void> {
+    const qemuUid = this.#vm(uuid)?.qemuUid
+    if (qemuUid !== undefined && qemuUid !== 0) {
+      shareAlso(device.path, { uid: qemuUid, permissions: READ | WRITE })
+    }
     return plugMemory(this.#must(uuid), device)
   }
 

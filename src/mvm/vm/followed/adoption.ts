@@ -73,13 +73,18 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   const edit = virsh.command("edit", domain.name)
   refuseConflicts(domain, needed, edit)
   // Firmware that cannot be vouched for is refused before anything is made.
-  domain.launchFiles()
+  const { machine } = domain.launchFiles()
   const missing = missingElements(domain, needed)
   if (apply && missing.length > 0) await requireShutOff(virsh, domain, missing)
   const user = await qemuUser(virsh)
   requireWay(stateDir, user)
   const libvirt = { uri: virsh.uri, domain: domain.uuid, ...existing?.config.libvirt }
-  const config: VmConfig = { ...request.config, libvirt, qemuUid: user.uid }
+  const config: VmConfig = {
+    ...request.config,
+    machine: machine === "q35" ? "q35" : "pc",
+    libvirt,
+    qemuUid: user.uid,
+  }
   const record = existing ?? (await parts.create({ name, kind: "libvirt", config, tags: request.tags }))
   const elements = mvmElements(needed, domain.arch)
   const adopted = { record, domain: domain.name, elements, edit }
