@@ -189,7 +189,7 @@ export class VmManager {
     if (!state) throw new MvmError("vm_state", `${record.name} is not running`)
     await this.#changed(record.uuid, async () => {
       this.#stopping.add(record.uuid)
-      if (!force && state.qemu && (await this.#powerdown(record))) {
+      if (!force && state.qemu && (await this.#monitors.powerdown(record.uuid))) {
         const deadline = Date.now() + SHUTDOWN_GRACE_MS
         while (isRunning(state.qemu) && Date.now() < deadline) await Bun.sleep(100)
       }
@@ -362,11 +362,6 @@ export class VmManager {
 
   #end(record: VmRecord, state: RunState): Promise<void> {
     return isFollowed(record) ? this.#followed.end(record, state) : endProcesses(state)
-  }
-
-  #powerdown(record: VmRecord): Promise<boolean> {
-    const followed = this.#followed
-    return isFollowed(record) ? followed.machine(record).powerdown() : this.#monitors.powerdown(record.uuid)
   }
 
   #monitorOf(record: VmRecord): MonitorSource {

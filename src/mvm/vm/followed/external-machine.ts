@@ -7,7 +7,7 @@
 import { MvmError } from "../../../lib/errors.ts"
 import type { LaunchFiles } from "../../../platform/launch-digest.ts"
 import type { Monitor } from "../../../platform/monitor.ts"
-import { commandLineOf, type ProcessId } from "../../../platform/process.ts"
+import { commandLineOf, endProcess, type ProcessId } from "../../../platform/process.ts"
 import {
   LINK_PORT_ID,
   memberArgs,
@@ -39,15 +39,8 @@ export class ExternalMachine implements Machine {
     })
   }
 
-  async powerdown(): Promise<boolean> {
-    return this.#ask("system_powerdown").then(
-      () => true,
-      () => false,
-    )
-  }
-
-  async destroy(): Promise<void> {
-    await this.#ask("quit")
+  destroy(qemu: ProcessId): Promise<void> {
+    return endProcess(qemu)
   }
 
   async inspect(qemu: ProcessId): Promise<LaunchFiles> {
@@ -58,14 +51,5 @@ export class ExternalMachine implements Machine {
 
   monitor(): Promise<Monitor> {
     return Qmp.connect(this.#parts.qmpSocket, { timeoutMs: CONNECT_MS })
-  }
-
-  async #ask(command: string): Promise<void> {
-    const monitor = await this.monitor()
-    try {
-      await monitor.execute(command)
-    } finally {
-      monitor.close()
-    }
   }
 }

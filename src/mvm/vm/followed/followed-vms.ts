@@ -120,7 +120,7 @@ export class FollowedVms {
   /** Ends QEMU, and its vTPM with it. @throws MvmError as the machine. */
   async end(record: VmRecord, { qemu, vtpm }: RunState): Promise<void> {
     if (qemu && isRunning(qemu)) {
-      await this.machine(record).destroy()
+      await this.machine(record).destroy(qemu)
       const deadline = performance.now() + END_MS
       while (isRunning(qemu)) {
         if (performance.now() > deadline)

@@ -50,14 +50,6 @@ export class LibvirtMachine implements Machine {
     await virsh.run(["start", domain])
   }
 
-  async powerdown(): Promise<boolean> {
-    const { virsh, domain } = this.#parts
-    return virsh.run(["shutdown", domain]).then(
-      () => true,
-      () => false,
-    )
-  }
-
   async destroy(): Promise<void> {
     await this.#parts.virsh.run(["destroy", this.#parts.domain])
   }

@@ -15,10 +15,8 @@ export interface Machine {
   readonly linkPortId: string
   /** @throws MvmError `vm_state` naming what is in the way, `usage` where only a person can start it. */
   start(): Promise<void>
-  /** Presses the power button. @returns false when nobody passes that on */
-  powerdown(): Promise<boolean>
-  /** Ends QEMU; it may take a moment to be gone. @throws MvmError when that cannot be asked. */
-  destroy(): Promise<void>
+  /** Ends that QEMU; it may take a moment to be gone. @throws MvmError when that cannot be asked. */
+  destroy(qemu: ProcessId): Promise<void>
   /**
    * What that QEMU was started with.
    *
