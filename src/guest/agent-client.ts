@@ -79,10 +79,11 @@ export class AgentClient {
       return new AgentClient(await connectUnix(path))
     } catch (error) {
       const denied = (error as Error).message.includes("EACCES")
-      throw new MvmError(denied ? "refused" : "no_agent", `no agent answers at ${path}`, {
+      const problem = denied ? `this user may not use the agent at ${path}` : `no agent answers at ${path}`
+      throw new MvmError(denied ? "refused" : "no_agent", problem, {
         cause: error,
         hint: denied
-          ? "this user may not use channels: ask root to add it to the agent's group"
+          ? "ask root to add it to the group of that socket"
           : "start it with mvm guest agent, or name its socket with --socket",
       })
     }

@@ -70,13 +70,17 @@ export function vmEnvironment(socketPath: string, mapping?: Way): Environment {
   }
 }
 
-/** A process group on the host, a member under the name it was created with. */
-export function localEnvironment(stateDirectory: string, name: string): Environment {
+/**
+ * A process group on the host, a member under the name it was created with.
+ *
+ * @param socketPath where its commands find the agent, if not among the endpoint's other sockets
+ */
+export function localEnvironment(stateDirectory: string, name: string, socketPath?: string): Environment {
   const paths = localPaths(stateDirectory, name)
   return {
     kind: "agent",
     bootId: random(16),
-    socketPath: paths.agent,
+    socketPath: socketPath ?? paths.agent,
     openTpm: async ({ onLost, stopping }) => {
       await bootVtpm(paths.link, name, stopping)
       return connectSwtpm(paths.tpm, onLost)

@@ -11,6 +11,8 @@ export interface RunOptions {
   readonly program?: string
   /** Beside this process's own */
   readonly env?: Readonly<Record<string, string>>
+  /** Another user than this process's, of this one group */
+  readonly user?: { readonly uid: number; readonly gid: number }
 }
 
 export interface HostOptions {

@@ -179,6 +179,7 @@ export class TestHost {
       stdin: stdin ?? "ignore",
       stdout: output ?? "ignore",
       stderr,
+      ...options.user,
       cwd: this.folder,
       env: {
         ...process.env,

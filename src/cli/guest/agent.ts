@@ -1,5 +1,6 @@
 /** @module cli/guest/agent */
 
+import { resolve } from "node:path"
 import type { Log } from "../../lib/log.ts"
 import type { Agent } from "../../guest/agent.ts"
 import { WAYS, type Way } from "../../platform/mapping.ts"
@@ -39,8 +40,10 @@ export const guestAgent: CommandSpec = {
     const local = call.text("local")
     if (local) await expectEndpoint(call, local, log)
     const environment = (): Environment =>
-      local ? localEnvironment(stateDirectory(call), local) : vmEnvironment(agentSocket(call), way)
-    const group = call.text("group")
+      local
+        ? localEnvironment(stateDirectory(call), local, socket && resolve(socket))
+        : vmEnvironment(agentSocket(call), way)
+    const [group, socket] = [call.text("group"), call.text("socket")]
     const map = howToMap(call)
     const way = WAYS.find((known) => known === map)
     await runAgent({

@@ -214,7 +214,7 @@ function mapping({ agent: found }: Agent): Judgement | undefined {
   const { memoryBytes, mapping: how, mappings } = facts
   if (memoryBytes === 0) {
     return warn(
-      `none is mapped (${how ?? "no reason given"}): records go by way of the MVM`,
+      `none is mapped (${how?.replace(/^none: /, "") ?? "no reason given"}): records go by way of the MVM`,
       "mvm guest status",
     )
   }

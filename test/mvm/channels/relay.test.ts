@@ -75,6 +75,9 @@ describe("a channel with an end that cannot map", () => {
       taken: 4,
       answer: true,
     })
+    mvm.context.traffic.look(performance.now())
+    const [channel] = mvm.context.channels.all()
+    expect(mvm.context.traffic.of(channel!)).toMatchObject([{ bytes: 1000 }, { bytes: 0 }])
     c.send("RECORD", record(held.id, 0, sealed))
     c.send("CREDIT", { channelId: held.id, taken: 1 })
     c.send("RESUME", { channelId: held.id, received: 0, taken: 0, answer: false })
