@@ -9,8 +9,15 @@ import {
 } from "../../guest/services/definition.ts"
 import { ENDS_OF_INPUT } from "../../guest/services/end-of-input.ts"
 import { ServiceServer } from "../../guest/services/server.ts"
+import {
+  SERVICES_FOLDER,
+  readOneService,
+  readServices,
+  type ServicesFound,
+} from "../../guest/services/service-file.ts"
+import { ServiceSupervisor } from "../../guest/services/supervisor.ts"
 import { parseTcp, parseUnix } from "../../guest/streams/address.ts"
-import { MvmError } from "../../lib/errors.ts"
+import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { dashed, type Call, type CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
 import { DAEMON_OPTIONS, beginDaemon } from "../daemon.ts"
@@ -26,11 +33,22 @@ const MAX_BYTES = {
 /** What each kind of service has options of its own for. */
 const OF_COMMANDS = ["user", "directory", "pty"]
 const OF_COPIES = ["readOnly", "writeOnly", "maxFiles", "minFree", "links"]
+/** All that describe one service. */
+const OF_ONE = [
+  ...["tcp", "unix", "copy", "source", "eof", "maxRuns", "maxTime", "maxBytes"],
+  ...OF_COMMANDS,
+  ...OF_COPIES,
+]
 
 export const guestServe: CommandSpec = {
   usage: "guest serve [service]",
   summary: "offer a command or a socket of this VM as a service",
   options: [
+    {
+      flags: "--all [dir]",
+      description: `every service that a file of the folder describes (${SERVICES_FOLDER})`,
+    },
+    { flags: "--file <path>", description: "the service that this file describes, under the file's name" },
     { flags: "--tcp <host:port>", description: "each call is a connection to that address" },
     { flags: "--unix <path>", description: "each call is a connection to that socket" },
     {
@@ -62,9 +80,11 @@ export const guestServe: CommandSpec = {
     "guest serve postgres --tcp 127.0.0.1:5432",
     "guest serve backup --user backup --max-runs 1 -- /usr/local/bin/make-backup",
     "guest serve shell --pty -- /bin/bash --login",
+    "guest serve --all",
     "guest serve --copy /srv/incoming --write-only --max-bytes 10G --min-free 1G",
   ],
   async run(call) {
+    if (call.given("all") || call.given("file")) return serveFiles(call)
     const definition = definitionOf(call)
     const options = serviceOptions(definition)
     const { log, stopping, manager } = beginDaemon(call)
@@ -75,9 +95,54 @@ export const guestServe: CommandSpec = {
         isAlive: () => true,
       })
     })
-    await new Promise((resolve) => stopping.addEventListener("abort", resolve))
+    await aborted(stopping)
     await server.stop()
   },
+}
+
+/** The services of a folder or of one file, read again on SIGHUP. */
+async function serveFiles(call: Call): Promise<void> {
+  const read = filesOf(call)
+  const { log, stopping, manager } = beginDaemon(call)
+  const supervisor = new ServiceSupervisor(agentSocket(call), read, log)
+  const [failure] = supervisor.load()
+  if (failure && supervisor.services.length === 0) throw failure
+  const reload = (): void => {
+    try {
+      supervisor.load()
+    } catch (error) {
+      const { code, message } = asMvmError(error)
+      log.error("reload", { code, message })
+    }
+  }
+  process.on("SIGHUP", reload)
+  manager.ready({
+    status: () => `${supervisor.services.length} services, ${supervisor.calls} calls`,
+    isAlive: () => true,
+  })
+  await aborted(stopping)
+  process.removeListener("SIGHUP", reload)
+  await supervisor.stop()
+}
+
+/** @throws MvmError `usage`. */
+function filesOf(call: Call): () => ServicesFound {
+  const file = call.text("file")
+  const isAlone =
+    call.args.length === 0 && call.rest.length === 0 && !OF_ONE.some((option) => call.given(option))
+  if (!isAlone || (file !== undefined && call.given("all"))) {
+    const option = file === undefined ? "--all" : "--file"
+    throw new MvmError("usage", `${option} takes no service, and nothing that describes one`, {
+      hint: "the file says all of it",
+    })
+  }
+  if (file !== undefined) return () => readOneService(resolve(file))
+  const folder = call.flag("all") ? SERVICES_FOLDER : resolve(call.text("all") ?? SERVICES_FOLDER)
+  return () => readServices(folder)
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve()))
 }
 
 /** @throws MvmError `usage`. */

@@ -61,10 +61,16 @@ export class ServiceServer {
     return this.#sessions.size
   }
 
+  /** Takes the offers back; resolves when the sessions that there are have come to their end by themselves. */
+  async leave(): Promise<void> {
+    this.#withdraw()
+    for (const session of this.#sessions.keys()) session.finish()
+    await Promise.all(this.#sessions.values())
+  }
+
   /** Takes the offers back, breaks calls off and resolves when all sessions have ended. */
   async stop(): Promise<void> {
-    this.#stopping.abort()
-    for (const agent of this.#waiting) agent.close()
+    this.#withdraw()
     const error = new MvmError("aborted", "the service stopped")
     for (const session of this.#sessions.keys()) {
       session.resetAll(error)
@@ -75,6 +81,11 @@ export class ServiceServer {
     await Promise.race([all, pause(STOP_MS, ended.signal)])
     for (const session of this.#sessions.keys()) session.fail(error)
     await all
+  }
+
+  #withdraw(): void {
+    this.#stopping.abort()
+    for (const agent of this.#waiting) agent.close()
   }
 
   /** One standing offer after the other. */

@@ -4,9 +4,9 @@
  * A session with a service that is made again when it ends: the target was started anew, the MVM was, a limit of time
  * was reached. Only a REVOKE ends it for good.
  *
- *     OPENING --opened--> OPEN --it ended--> OPENING          close: CLOSED
- *        ^                  |                   |
- *        +--failed: pause---+-------------------+--revoked: REVOKED
+ *     OPEN --it ended, or the service leaves and a call is made--> OPENING --opened--> OPEN
+ *       |                                                          |   ^
+ *       +--revoked--> CLOSED <--close, in any state                +---+ failed: pause
  */
 
 import { MvmError, asMvmError } from "../../lib/errors.ts"
@@ -33,6 +33,7 @@ export class StandingSession {
   #client: ServiceClient | undefined
   #waiting = Promise.withResolvers<void>()
   readonly #closing = new AbortController()
+  #isOpening = false
   #lastReason = ""
 
   private constructor(address: ServiceAddress, events: StandingEvents, client: ServiceClient) {
@@ -53,6 +54,8 @@ export class StandingSession {
   /** The session, or the next one if it comes within `waitMs`. @throws MvmError `no_receiver`. */
   async client(waitMs: number): Promise<ServiceClient> {
     if (!this.#client?.isOpen) {
+      // A service that leaves serves its present connections still; new ones need a new session.
+      void this.#again()
       const timer = Promise.withResolvers<void>()
       const handle = setTimeout(timer.resolve, waitMs)
       await Promise.race([this.#waiting.promise, timer.promise])
@@ -74,14 +77,15 @@ export class StandingSession {
     this.#lastReason = ""
     this.#waiting.resolve()
     client.over.then(
-      () => this.#ended(new MvmError("aborted", "the service ended it")),
-      (error: unknown) => this.#ended(asMvmError(error)),
+      () => this.#ended(client, new MvmError("aborted", "the service ended it")),
+      (error: unknown) => this.#ended(client, asMvmError(error)),
     )
   }
 
-  #ended(reason: MvmError): void {
+  #ended(client: ServiceClient, reason: MvmError): void {
+    // There may be a newer one already.
+    if (client !== this.#client) return
     this.#client = undefined
-    this.#waiting = Promise.withResolvers()
     if (this.#isClosed) return
     if (reason.code === "revoked") {
       this.#closing.abort()
@@ -92,10 +96,14 @@ export class StandingSession {
   }
 
   async #again(): Promise<void> {
+    if (this.#isOpening) return
+    this.#isOpening = true
+    this.#waiting = Promise.withResolvers()
     let pauseMs = FIRST_PAUSE_MS
     while (!this.#isClosed) {
       try {
         const client = await ServiceClient.open({ ...this.#address, waitMs: HELD_MS }, this.#closing.signal)
+        this.#isOpening = false
         this.#adopt(client)
         this.#events.onBack(client)
         return

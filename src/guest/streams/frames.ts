@@ -14,8 +14,10 @@
  *       STOP                      ◄────────────────►    STOP          its reader wants no more of it
  *       RESET                     ◄────────────────►    RESET         both directions broken off
  *
+ *                                 ◄─────────────────    LEAVE         open no more streams (on stream 0)
+ *
  * The asker numbers streams 1 to 65535 in turn, so that a number comes back only long after everything about its
- * former holder was read. Stream 0 is the session's own and carries nothing yet.
+ * former holder was read. Stream 0 is the session's own.
  *
  * Each end says END or RESET once for its direction, whatever else happens, and STOP makes the other end say END:
  * after both, the number is free. RESET and CREDIT may cross the last word and are then about nothing.
@@ -78,6 +80,14 @@ export const STREAM_FRAMES = defineTable({
     maxBytes: 640,
     fields: reason,
     purpose: "neither sent nor read any more by this end",
+  }),
+  LEAVE: row({
+    id: 6,
+    from: "answerer",
+    since: 1,
+    maxBytes: 16,
+    fields: {},
+    purpose: "the session is to end with the streams it has",
   }),
 })
 

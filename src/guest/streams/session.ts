@@ -3,9 +3,12 @@
  *
  * Many streams on one duplex channel. The asker opens them; the answerer has a handler for each.
  *
- *     RUNNING --finish--> FINISHING --the last stream ended: seal EOF--> the peer's EOF came: OVER
- *        |                    ^
- *        |--the peer's EOF----+                    any failure, of the channel or of its peer: FAILED
+ *     asker      RUNNING --finish, LEAVE came--> FINISHING --the last stream ended: EOF--> --EOF came--> OVER
+ *     answerer   RUNNING --finish: LEAVE-------> FINISHING --EOF came: EOF-------------------------------> OVER
+ *
+ *     any failure, of the channel or of its peer: FAILED
+ *
+ * The asker has the last word on what it opens, so nothing that it opened meanwhile is lost when a service leaves.
  *
  * What came is always read at once, whoever sleeps: data goes to its stream, within the window that the stream gave,
  * so no stalled reader keeps the others waiting. What is to be sent goes out in turns of one record a stream, frames
@@ -120,10 +123,12 @@ export class Session implements StreamOwner {
     return stream
   }
 
-  /** Opens no more streams, and lets the session end after the last one. The caller awaits {@link run}. */
+  /** No more streams: the session ends after the last one. The caller awaits {@link run}. */
   finish(): void {
+    if (this.#finishing) return
     this.#finishing = true
-    this.#nudge()
+    if (this.#channel.side === "answerer") this.#sayOf(0, "LEAVE", {})
+    else this.#nudge()
   }
 
   /** Ends the session at once. The caller awaits {@link run}, which throws `error`. */
@@ -167,10 +172,14 @@ export class Session implements StreamOwner {
   }
 
   say<N extends FrameName>(stream: Stream, name: N, fields: FrameFields<N>): void {
+    this.#sayOf(stream.number, name, fields)
+  }
+
+  #sayOf<N extends FrameName>(number: number, name: N, fields: FrameFields<N>): void {
     if (this.#failure || this.#sealedEnd) return
     if (this.#said.length >= MAX_SAID)
       return this.fail(new MvmError("protocol", "the other end reads nothing"))
-    this.#said.push({ number: stream.number, payload: encodeFrame(name, fields) })
+    this.#said.push({ number, payload: encodeFrame(name, fields) })
     this.#sendNow()
   }
 
@@ -228,6 +237,7 @@ export class Session implements StreamOwner {
     const frame = decodeFrame(payload, this.#channel.side === "asker" ? "answerer" : "asker")
     const stream = this.#streams.get(number)
     if (frame.name === "OPEN") return this.#opened(number, frame.fields.request)
+    if (frame.name === "LEAVE") return this.#peerLeaves(number)
     if (stream) return stream.heard(frame)
     const isLate = frame.name === "CREDIT" || frame.name === "RESET" || frame.name === "STOP"
     if (!isLate && !this.#sealedEnd) throw new MvmError("protocol", `${frame.name}: of an unknown stream`)
@@ -241,9 +251,13 @@ export class Session implements StreamOwner {
     if (this.#sealedEnd) return
     const stream = new Stream(number, this)
     this.#streams.set(number, stream)
-    if (this.#finishing) stream.reset(new MvmError("aborted", "the service is ending"))
-    else if (this.#options.onStream) this.#options.onStream(stream, request)
+    if (this.#options.onStream) this.#options.onStream(stream, request)
     else stream.reset(new MvmError("refused", "nothing is served here"))
+  }
+
+  #peerLeaves(number: number): void {
+    if (number !== 0) throw new MvmError("protocol", "LEAVE: of a stream")
+    this.#finishing = true
   }
 
   #peerFinished(): void {
@@ -258,13 +272,19 @@ export class Session implements StreamOwner {
     this.#roomBytes = undefined
     try {
       this.#checked()
-      if (this.#sendFrames() && this.#sendData() && this.#finishing && this.#streams.size === 0) {
+      if (this.#sendFrames() && this.#sendData() && this.#isDone) {
         this.#sealedEnd = this.#seal(KIND.EOF, new Uint8Array(0), 0)
       }
       this.#channel.flush()
     } finally {
       this.#transmitting = false
     }
+  }
+
+  /** Whether this end has said all it will. */
+  get #isDone(): boolean {
+    const mayEnd = this.#channel.side === "asker" ? this.#finishing : this.#channel.opener.ended
+    return mayEnd && this.#streams.size === 0
   }
 
   /** @returns whether all went */

@@ -172,7 +172,7 @@ export class Stream implements ByteDuplex {
   }
 
   /** Trust: the frame is the peer's. @throws MvmError `protocol`. */
-  heard(frame: Exclude<StreamFrame, { name: "OPEN" }>): void {
+  heard(frame: Exclude<StreamFrame, { name: "OPEN" | "LEAVE" }>): void {
     switch (frame.name) {
       case "CREDIT":
         this.#allowanceBytes += frame.fields.bytes

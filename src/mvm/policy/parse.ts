@@ -6,47 +6,26 @@
  */
 
 import { basename } from "node:path"
-import { parse as parseToml, TomlError } from "smol-toml"
-import * as v from "valibot"
 import { MvmError } from "../../lib/errors.ts"
-import { type KeyPath, type Place, Places } from "./locate.ts"
+import { firstProblem, readDocument, type Problem } from "../../lib/toml-document.ts"
+import type { KeyPath, Places } from "../../lib/toml-places.ts"
 import { type Constraints, DEFAULT_CONSTRAINTS, type Policy, type PolicyRule } from "./policy.ts"
 import { DEMANDS, document, type PolicyDocument, type RuleDocument } from "./policy-schema.ts"
 
 export const MAX_POLICY_BYTES = 1 << 20
-/** A policy nests three deep; deeper is no policy. */
-const MAX_DEPTH = 8
 const HINT = "mvm policy check shows whether the file is good; until it is, everything is denied"
-
-interface Problem extends Place {
-  readonly reason: string
-}
 
 /** @throws MvmError `policy_broken`, `FILE:LINE:COLUMN: reason`. */
 export function parsePolicy(text: string, fileName: string): Policy {
   const file = basename(fileName)
   if (text.length > MAX_POLICY_BYTES) throw broken(file, { line: 1, column: 1, reason: "longer than 1 MiB" })
-  const value = parseDocument(text, file)
-  const places = new Places(text)
-  const result = v.safeParse(document, value)
-  if (!result.success) throw broken(file, first(result.issues.map((issue) => problemOf(issue, places))))
-  const policy = build(result.output, places, file)
-  const problems = contradictions(result.output).map(({ path, reason }) => ({ ...places.of(path), reason }))
-  if (problems.length > 0) throw broken(file, first(problems))
+  const read = readDocument(text, document)
+  if ("problem" in read) throw broken(file, read.problem, read.cause)
+  const { value, places } = read
+  const policy = build(value, places, file)
+  const problems = contradictions(value).map(({ path, reason }) => ({ ...places.of(path), reason }))
+  if (problems.length > 0) throw broken(file, firstProblem(problems))
   return policy
-}
-
-function parseDocument(text: string, file: string): unknown {
-  try {
-    return parseToml(text, { unsafeKeyBehaviour: "throw", maxDepth: MAX_DEPTH, integersAsBigInt: "asNeeded" })
-  } catch (cause) {
-    if (!(cause instanceof TomlError)) {
-      throw broken(file, { line: 1, column: 1, reason: "cannot be read as TOML" }, cause)
-    }
-    // The library's message goes on with an excerpt of the file.
-    const said = cause.message.split("\n")[0]!.replace(/^Invalid TOML document: /, "")
-    throw broken(file, { line: cause.line, column: cause.column, reason: said }, cause)
-  }
 }
 
 function build(source: PolicyDocument, places: Places, file: string): Policy {
@@ -99,39 +78,6 @@ function contradictions(source: PolicyDocument): { path: KeyPath; reason: string
             reason: `"${key}" means nothing in a rule that denies`,
           })),
   )
-}
-
-function problemOf(issue: v.BaseIssue<unknown>, places: Places): Problem {
-  const { path, said } = innermost(issue)
-  const key = JSON.stringify(path.at(-1) ?? "")
-  const place = places.of(path)
-  if (said.type === "strict_object" && said.expected === "never") {
-    return { ...place, reason: `unknown key ${key}` }
-  }
-  if (said.type === "strict_object" && said.received === "undefined") {
-    return { ...place, reason: `${key} is missing` }
-  }
-  const named = path.filter((part) => typeof part === "string").at(-1)
-  return { ...place, reason: `${named === undefined ? "" : `${named}: `}${said.message}` }
-}
-
-/** Of a value that fits none of several shapes: what is wrong with the part that came furthest. */
-function innermost(issue: v.BaseIssue<unknown>): { path: KeyPath; said: v.BaseIssue<unknown> } {
-  const path = pathOf(issue)
-  const deepest = (issue.issues ?? []).toSorted((a, b) => pathOf(b).length - pathOf(a).length)[0]
-  if (!deepest || pathOf(deepest).length === 0) return { path, said: issue }
-  const inner = innermost(deepest)
-  // The library's own words say less than ours for the whole value.
-  const ours = deepest.type === "strict_object" || !/^Invalid /.test(inner.said.message)
-  return { path: [...path, ...inner.path], said: ours ? inner.said : issue }
-}
-
-function pathOf(issue: v.BaseIssue<unknown>): KeyPath {
-  return (issue.path ?? []).map((item) => item.key as string | number)
-}
-
-function first(problems: readonly Problem[]): Problem {
-  return problems.toSorted((a, b) => a.line - b.line || a.column - b.column)[0]!
 }
 
 function broken(file: string, { line, column, reason }: Problem, cause?: unknown): MvmError {

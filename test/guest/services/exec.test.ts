@@ -144,7 +144,7 @@ describe("a caller that goes", () => {
       service.pair.answerer.fail(new MvmError("aborted", "the other end went"))
       expect(await codeOf(run.over)).toBe("aborted")
       await until(() => pids.every((pid) => identifyProcess(pid) === undefined))
-      expect(service.calls.active).toBe(0)
+      await until(() => service.calls.active === 0)
     } finally {
       rmSync(folder, { recursive: true })
     }

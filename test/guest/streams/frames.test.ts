@@ -15,6 +15,7 @@ const GOLDEN = {
   "93010081a772657175657374c4026869": () => encodeFrame("OPEN", { request: new Uint8Array([0x68, 0x69]) }),
   "93020081a56279746573ce00040000": () => encodeFrame("CREDIT", { bytes: 262144 }),
   "93030080": () => encodeFrame("END", {}),
+  "93060080": () => encodeFrame("LEAVE", {}),
   "93040082a4636f6465a473696e6ba76d657373616765a26e6f": () =>
     encodeFrame("STOP", { code: "sink", message: "no" }),
   "93050082a4636f6465a473696e6ba76d657373616765a26e6f": () =>
@@ -26,11 +27,12 @@ describe("frames about streams", () => {
     test(`${hex} is what is sent, and no part of it is taken for all`, () => {
       const payload = encode()
       expect(toHex(payload)).toBe(hex)
-      expect(decodeFrame(payload, "asker").requestId).toBe(0)
+      const from = hex === "93060080" ? "answerer" : "asker"
+      expect(decodeFrame(payload, from).requestId).toBe(0)
       for (let length = 0; length < payload.length; length++) {
-        expect(() => decodeFrame(payload.subarray(0, length), "asker")).toThrow(MvmError)
+        expect(() => decodeFrame(payload.subarray(0, length), from)).toThrow(MvmError)
       }
-      expect(() => decodeFrame(new Uint8Array([...payload, 0]), "asker")).toThrow(MvmError)
+      expect(() => decodeFrame(new Uint8Array([...payload, 0]), from)).toThrow(MvmError)
     })
   }
 

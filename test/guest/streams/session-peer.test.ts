@@ -68,6 +68,15 @@ describe("a peer that does not keep to it ends the session", () => {
     })
   }
 
+  test("an answerer that leaves a stream of the session", async () => {
+    const { asker, answerer } = endsOf()
+    const over = ended(new Session(asker))
+    answerer.sealer.trySeal(KIND.HANDSHAKE, answerer.handshake)
+    answerer.sealer.trySeal(KIND.CONTROL, encodeFrame("LEAVE", {}), 1)
+    answerer.flush()
+    expect(((await over) as MvmError).code).toBe("protocol")
+  })
+
   test("an answerer that opens a stream", async () => {
     const { asker, answerer } = endsOf()
     const over = ended(new Session(asker))

@@ -260,7 +260,25 @@ describe("breaking off", () => {
     expect(await pair.over).toEqual([undefined, undefined])
   })
 
-  test("the end of a session by the answerer reaches streams that are opened meanwhile", async () => {
+  test("an answerer that leaves serves what there is, and the session ends with it", async () => {
+    const pair = sessionPair({ onStream: (stream) => void echo(stream) })
+    const stream = pair.asker.open(NONE)
+    await stream.write(utf8("x"))
+    await stream.read()
+    pair.answerer.finish()
+    // Not heard yet: what is opened now is served too.
+    const crossing = pair.asker.open(NONE)
+    await until(() => !pair.asker.isOpen)
+    expect(() => pair.asker.open(NONE)).toThrow("the session is ending")
+    for (const one of [stream, crossing]) {
+      await one.write(utf8("still"))
+      await one.end()
+      expect(fromUtf8(await rest(one))).toBe("still")
+    }
+    expect(await pair.over).toEqual([undefined, undefined])
+  })
+
+  test("an answerer that stops breaks its streams off, and the session still ends in order", async () => {
     const pair = sessionPair({ onStream: (stream) => void echo(stream) })
     const stream = pair.asker.open(NONE)
     await stream.write(utf8("x"))
@@ -269,7 +287,6 @@ describe("breaking off", () => {
     pair.answerer.finish()
     expect(await codeOf(stream.read())).toBe("aborted")
     expect(await pair.over).toEqual([undefined, undefined])
-    expect(() => pair.asker.open(NONE)).toThrow("the session is ending")
   })
 
   test("a channel that may not go on ends all its streams, and releases nothing that was held", async () => {

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test"
 import fc from "fast-check"
 import { stringify } from "smol-toml"
 import { MvmError } from "../../../src/lib/errors.ts"
-import { Places } from "../../../src/mvm/policy/locate.ts"
+import { Places } from "../../../src/lib/toml-places.ts"
 import { parsePolicy } from "../../../src/mvm/policy/parse.ts"
 import { parseSize } from "../../../src/mvm/policy/size.ts"
 

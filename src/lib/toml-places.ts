@@ -1,5 +1,5 @@
 /**
- * @module mvm/policy/locate
+ * @module lib/toml-places
  *
  * Where in a TOML text each key stands. The TOML library gives values without places; an operator who mistyped a
  * key needs its line. This scanner runs only on text that the library has already accepted, so it follows the
