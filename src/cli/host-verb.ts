@@ -19,9 +19,9 @@ const NOT_HERE = new Set(["--local", "--socket"])
 /** "guest send <target> [file]" as "send <target> [file]". */
 export function hostVerb(guest: CommandSpec): CommandSpec {
   return {
+    ...guest,
     usage: guest.usage.replace(GUEST, ""),
     section: "host",
-    summary: guest.summary,
     options: (guest.options ?? []).filter((option) => !NOT_HERE.has(optionName(option))),
     examples: guest.examples
       .filter((words) => !/--(local|socket)\b/.test(words))

@@ -19,6 +19,7 @@ const RC = `PS1='$ '
 unset HISTFILE
 number='\\#'
 PROMPT_COMMAND='echo "$? \${number@P}" >>"$MVT_STATUSES"'
+PS0='$(echo >>"$MVT_STATUSES.begun")'
 `
 
 export interface TerminalOptions {
@@ -95,6 +96,17 @@ export class Terminal {
   /** tmux's names of keys: "C-c", "Enter", "Up". */
   async press(...keys: string[]): Promise<void> {
     await this.#tmux("send-keys", ...keys)
+  }
+
+  /**
+   * Resolves when bash has read the line typed last. A Ctrl-C before that is for the terminal, which throws away what
+   * was typed.
+   */
+  async begun(): Promise<void> {
+    const path = `${this.#statuses}.begun`
+    await this.until("the command's begin", () => {
+      return existsSync(path) && readFileSync(path, "utf8").length >= this.#begun
+    })
   }
 
   /** Resolves with the status of the command typed last. */

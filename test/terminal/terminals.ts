@@ -16,8 +16,16 @@ afterEach(async () => {
   for (const terminal of open.splice(0)) await terminal.close()
 }, 60_000)
 
+/** One that its test closes. */
 export async function terminalOf(host: TestHost, options: TerminalOptions = {}): Promise<Terminal> {
-  const terminal = await Terminal.open({
+  const terminal = await openTerminal(host, options)
+  open.push(terminal)
+  return terminal
+}
+
+/** One that is the caller's to close. */
+export function openTerminal(host: TestHost, options: TerminalOptions): Promise<Terminal> {
+  return Terminal.open({
     ...options,
     cwd: host.folder,
     env: {
@@ -27,8 +35,6 @@ export async function terminalOf(host: TestHost, options: TerminalOptions = {}):
       ...options.env,
     },
   })
-  open.push(terminal)
-  return terminal
 }
 
 /** No channel, no region, no offer and no waiting request of these members is left. */
