@@ -69,7 +69,7 @@ export class TestHost {
   readonly #options: HostOptions
   readonly #started: Running[] = []
   readonly #agents = new Map<string, Running>()
-  readonly #services: Running[] = []
+  readonly #kept: Running[] = []
   #serve: Running | undefined
   #arena: string | undefined
 
@@ -239,10 +239,15 @@ export class TestHost {
     return running
   }
 
+  /** `running` ends with the host, by SIGTERM and with status 0. */
+  keep(running: Running): Running {
+    this.#kept.push(running)
+    return running
+  }
+
   /** A service of member `name` that callers can reach; it ends with the host. */
   async serves(name: string, service: string, ...words: string[]): Promise<Running> {
-    const running = this.spawn(["guest", "serve", service, "--local", name, ...words])
-    this.#services.push(running)
+    const running = this.keep(this.spawn(["guest", "serve", service, "--local", name, ...words]))
     await running.says(`serving ${service}`)
     return running
   }
@@ -321,10 +326,10 @@ export class TestHost {
   /** Ends everything, removes everything. @throws Error when something of it was left. */
   async end(): Promise<void> {
     const left: string[] = []
-    for (const service of this.#services) if (service.process.exitCode === null) service.kill("SIGTERM")
-    for (const service of this.#services) {
-      const status = await service.over()
-      if (status !== 0) left.push(`a service that ended with status ${status}`)
+    for (const running of this.#kept) if (running.process.exitCode === null) running.kill("SIGTERM")
+    for (const running of this.#kept) {
+      const status = await running.over()
+      if (status !== 0) left.push(`a service or forward that ended with status ${status}`)
     }
     if (this.#serve) {
       const { vms } = await this.status().catch(() => ({ vms: [] }))
