@@ -12,17 +12,19 @@ import { accelArgs, type Accel } from "./accel.ts"
  * What every guest kernel is told. IMA measures an initramfs only on ramfs, and measures init, busybox and the policy
  * file by its `tcb` rules until init has loaded ours. A panic is a reset, and a reset ends QEMU.
  */
-export const KERNEL_APPEND = [
-  "console=ttyS0",
-  "quiet",
-  "loglevel=3",
-  "panic=1",
-  "rootfstype=ramfs",
-  "ima_policy=tcb",
-  "ima_hash=sha256",
-  "module.sig_enforce=1",
-  "nohibernate",
-].join(" ")
+export function kernelAppend(machine: Machine): string {
+  return [
+    `console=${machine === "virt" ? "ttyAMA0" : "ttyS0"}`,
+    "quiet",
+    "loglevel=3",
+    "panic=1",
+    "rootfstype=ramfs",
+    "ima_policy=tcb",
+    "ima_hash=sha256",
+    "module.sig_enforce=1",
+    "nohibernate",
+  ].join(" ")
+}
 
 /** The name by which a guest finds its link to the MVM. */
 export const LINK_PORT_NAME = "org.mvm.0"
@@ -45,7 +47,7 @@ export interface QemuOptions {
   /** Absolute paths; so are all other paths here. */
   kernel: string
   initrd: string
-  /** The whole kernel command line: {@link KERNEL_APPEND} and what the user adds. */
+  /** The whole kernel command line: {@link kernelAppend} and what the user adds. */
   append: string
   memoryMiB: number
   cpus: number
@@ -69,6 +71,27 @@ export interface QemuOptions {
 export type Firmware = "seabios" | "ovmf"
 /** `virt` is the arm64 machine. */
 export type Machine = "pc" | "q35" | "virt"
+
+/** What a VM of this host is where nobody chose. @param arch as the runtime names it */
+export function usualMachine(arch: string = process.arch): Machine {
+  return arch === "arm64" ? "virt" : "pc"
+}
+
+/** The firmware of a machine where nobody chose. */
+export function usualFirmware(machine: Machine): Firmware {
+  return machine === "virt" ? "ovmf" : "seabios"
+}
+
+/** Debian's package of the QEMU program. */
+export function qemuPackage(machine: Machine): string {
+  return machine === "virt" ? "qemu-system-arm" : "qemu-system-x86"
+}
+
+/** Debian's package of a firmware. */
+export function firmwarePackage(firmware: Firmware, machine: Machine): string {
+  if (machine === "virt") return "qemu-efi-aarch64"
+  return firmware
+}
 
 /** The QEMU program of a machine type. */
 export function qemuProgram(machine: Machine): string {

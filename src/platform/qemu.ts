@@ -7,7 +7,14 @@
 
 import { accessSync, closeSync, constants, openSync, readFileSync, rmSync, statSync } from "node:fs"
 import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
-import { firmwareFiles, qemuArgs, qemuProgram, type QemuOptions } from "./qemu-args.ts"
+import {
+  firmwareFiles,
+  firmwarePackage,
+  qemuArgs,
+  qemuPackage,
+  qemuProgram,
+  type QemuOptions,
+} from "./qemu-args.ts"
 import { Qmp } from "./qmp.ts"
 
 /** How long QEMU may take until its monitor answers. */
@@ -58,11 +65,13 @@ export function requireFiles(options: QemuOptions): string {
   const name = qemuProgram(options.machine)
   const program = Bun.which(name, { PATH: process.env["PATH"] ?? "" })
   if (program === null) {
-    throw new MvmError("setup", `${name} is not installed`, { hint: "apt-get install qemu-system-x86" })
+    throw new MvmError("setup", `${name} is not installed`, {
+      hint: `apt-get install ${qemuPackage(options.machine)}`,
+    })
   }
   const { code } = firmwareFiles(options.firmware, options.machine)
   if (readProblem(code) !== undefined) {
-    const hint = `apt-get install ${options.firmware === "seabios" ? "seabios" : "ovmf"}`
+    const hint = `apt-get install ${firmwarePackage(options.firmware, options.machine)}`
     throw new MvmError("setup", `${options.firmware} is not installed: no ${code}`, { hint })
   }
   for (const field of ["kernel", "initrd", "disk", "firmwareVars"] as const) {

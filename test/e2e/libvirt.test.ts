@@ -7,7 +7,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { join } from "node:path"
-import { KERNEL_APPEND } from "../../src/platform/qemu-args.ts"
+import { kernelAppend } from "../../src/platform/qemu-args.ts"
 import { Console } from "./console.ts"
 import { Libvirtd } from "./libvirtd.ts"
 import { Managed, until } from "./managed.ts"
@@ -170,7 +170,7 @@ describe("a QEMU started by hand", () => {
     const own = [
       ...["-nodefaults", "-display", "none", "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"],
       ...["-m", "768", "-kernel", join(virt.folder, "vmlinuz")],
-      ...["-initrd", join(virt.folder, "initramfs.cpio"), "-append", `'${KERNEL_APPEND}'`],
+      ...["-initrd", join(virt.folder, "initramfs.cpio"), "-append", `'${kernelAppend("pc")}'`],
       ...["-chardev", `socket,id=con,path=${socket},server=on,wait=off`, "-serial", "chardev:con"],
     ]
     const qemu = Bun.spawn(["sh", "-c", `exec qemu-system-x86_64 ${own.join(" ")} ${printed}`], {

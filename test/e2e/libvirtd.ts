@@ -8,7 +8,7 @@
 import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { KERNEL_APPEND } from "../../src/platform/qemu-args.ts"
+import { kernelAppend } from "../../src/platform/qemu-args.ts"
 import { Console } from "./console.ts"
 import { until, type Ran } from "./managed.ts"
 
@@ -112,7 +112,7 @@ export class Libvirtd {
     <type arch='x86_64' machine='${machine}'>hvm</type>
     <kernel>${join(this.folder, "vmlinuz")}</kernel>
     <initrd>${join(this.folder, "initramfs.cpio")}</initrd>
-    <cmdline>${KERNEL_APPEND}</cmdline>
+    <cmdline>${kernelAppend("pc")}</cmdline>
   </os>
   <features><acpi/></features>
   <cpu mode='maximum'/>

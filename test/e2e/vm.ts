@@ -8,7 +8,7 @@ import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync } fr
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { chooseAccel } from "../../src/platform/accel.ts"
-import { KERNEL_APPEND, type QemuOptions } from "../../src/platform/qemu-args.ts"
+import { kernelAppend, type QemuOptions } from "../../src/platform/qemu-args.ts"
 import { launchQemu, type QemuProcess } from "../../src/platform/qemu.ts"
 import type { QmpEvent } from "../../src/platform/monitor.ts"
 import { Qmp } from "../../src/platform/qmp.ts"
@@ -58,7 +58,7 @@ export async function startVm(change: Partial<QemuOptions> = {}): Promise<TestVm
       uuid: crypto.randomUUID(),
       kernel: join(image, "vmlinuz"),
       initrd: join(image, "initramfs.cpio"),
-      append: KERNEL_APPEND,
+      append: kernelAppend("pc"),
       memoryMiB: 512,
       cpus: 1,
       net: "none",

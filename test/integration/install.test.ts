@@ -60,10 +60,11 @@ function paths(): string[] {
     .toSorted()
 }
 
-/** What systemd finds wrong with units, in a tree with a program and the targets they need. */
+/** What systemd finds wrong with units, in a tree with the programs and targets they need. */
 function verify(...units: string[]): string {
   mkdirSync(at("/usr/bin"), { recursive: true })
-  copyFileSync("/bin/true", at("/usr/bin/mvm"))
+  mkdirSync(at("/bin"), { recursive: true })
+  for (const program of ["/usr/bin/mvm", "/bin/sh"]) copyFileSync("/bin/true", at(program))
   const folder = at("/usr/lib/systemd/system")
   mkdirSync(folder, { recursive: true })
   for (const target of TARGETS) {

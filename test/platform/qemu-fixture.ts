@@ -7,7 +7,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { KERNEL_APPEND, type QemuOptions } from "../../src/platform/qemu-args.ts"
+import { kernelAppend, type QemuOptions } from "../../src/platform/qemu-args.ts"
 
 export interface Fixture {
   folder: string
@@ -25,7 +25,7 @@ export function qemuFixture(): Fixture {
     uuid: "5e0f6b1c-6a3e-4d0e-9a55-0c4f5a3f1a01",
     kernel: at("kernel"),
     initrd: at("initrd"),
-    append: KERNEL_APPEND,
+    append: kernelAppend("pc"),
     memoryMiB: 128,
     cpus: 1,
     net: "none",

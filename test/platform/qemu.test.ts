@@ -5,7 +5,13 @@ import { chmodSync, existsSync, mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { MvmError } from "../../src/lib/errors.ts"
 import { hashFile, hashLaunch, launchFilesOf } from "../../src/platform/launch-digest.ts"
-import { qemuArgs } from "../../src/platform/qemu-args.ts"
+import {
+  kernelAppend,
+  qemuArgs,
+  qemuProgram,
+  usualFirmware,
+  usualMachine,
+} from "../../src/platform/qemu-args.ts"
 import { launchQemu } from "../../src/platform/qemu.ts"
 import { startSwtpm } from "../../src/platform/swtpm.ts"
 import { qemuFixture } from "./qemu-fixture.ts"
@@ -52,6 +58,37 @@ describe("qemuArgs", () => {
 
   test("attaches the vtpm without a physical presence interface", () => {
     expect(argument(qemuArgs(options), "-device", "tpm-crb")).toBe("tpm-crb,tpmdev=tpm0,ppi=off")
+  })
+
+  test("makes an arm64 VM of the virt machine, with its own TPM, console and ports for hot-plug", () => {
+    const virt = {
+      ...options,
+      machine: "virt" as const,
+      firmware: "ovmf" as const,
+      firmwareVars: join(folder, "vars"),
+      append: kernelAppend("virt"),
+    }
+    const args = qemuArgs(virt)
+    expect(qemuProgram("virt")).toBe("qemu-system-aarch64")
+    expect(argument(args, "-machine")).toStartWith("virt,")
+    expect(argument(args, "-device", "tpm-")).toBe("tpm-tis-device,tpmdev=tpm0")
+    expect(argument(args, "-append")).toStartWith("console=ttyAMA0 ")
+    expect(argument(args, "-drive", "if=pflash")).toContain("AAVMF_CODE.fd")
+    expect(args.filter((arg) => arg.startsWith("pcie-root-port,"))).toHaveLength(8)
+    expect(args.join(" ")).not.toMatch(/PIIX4|ICH9|vmport|ttyS0/)
+  })
+
+  test("refuses SeaBIOS on arm64, which has none", async () => {
+    const wrong = { ...options, machine: "virt" as const }
+    expect((await failure(() => qemuArgs(wrong))).message).toContain("ovmf only")
+  })
+
+  test.each([
+    ["x64", "pc", "seabios"],
+    ["arm64", "virt", "ovmf"],
+  ] as const)("on a host of %s a VM that nobody chose for is %s with %s", (arch, machine, firmware) => {
+    expect(usualMachine(arch)).toBe(machine)
+    expect(usualFirmware(machine)).toBe(firmware)
   })
 
   test("names the link port", () => {

@@ -1,11 +1,14 @@
 /** @module cli/vm/create */
 
 import { MvmError } from "../../lib/errors.ts"
+import { usualFirmware, usualMachine } from "../../platform/qemu-args.ts"
 import type { Call, CommandSpec } from "../command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "../connect.ts"
 import { print, printJson, suggest } from "../output.ts"
 import { printElements, type Element } from "./machine.ts"
 import { resolve } from "node:path"
+
+const MACHINES = ["pc", "q35", "virt"] as const
 
 interface Adopted extends Created {
   domain: string
@@ -37,10 +40,14 @@ export const vmCreate: CommandSpec = {
     },
     {
       flags: "--firmware <name>",
-      description: "seabios or ovmf (default seabios)",
+      description: "seabios or ovmf (default seabios; virt has ovmf alone)",
       values: ["seabios", "ovmf"],
     },
-    { flags: "--machine <name>", description: "pc or q35 (default pc)", values: ["pc", "q35"] },
+    {
+      flags: "--machine <name>",
+      description: "pc or q35; virt for arm64 (default pc, or virt on an arm64 host)",
+      values: MACHINES,
+    },
     {
       flags: "--memory-device <kind>",
       description: "ivshmem, or none for a machine that shares no memory (default ivshmem)",
@@ -66,6 +73,7 @@ export const vmCreate: CommandSpec = {
     "vm create lab --external --machine q35",
   ],
   async run(call) {
+    const machine = call.oneOf("machine", MACHINES, usualMachine())
     const path = (name: string): string | undefined => {
       const text = call.text(name)
       return text === undefined ? undefined : resolve(text)
@@ -86,8 +94,8 @@ export const vmCreate: CommandSpec = {
         memoryMiB: Math.ceil(call.sizeBytes("memory", 512 * 2 ** 20) / 2 ** 20),
         cpus: call.integer("cpus", 1, { min: 1, max: 256 }),
         net: call.oneOf("net", ["none", "user"], "none"),
-        firmware: call.oneOf("firmware", ["seabios", "ovmf"], "seabios"),
-        machine: call.oneOf("machine", ["pc", "q35"], "pc"),
+        firmware: call.oneOf("firmware", ["seabios", "ovmf"], usualFirmware(machine)),
+        machine,
         memoryDevice: call.given("memoryDevice")
           ? call.oneOf("memoryDevice", ["ivshmem", "none"], "ivshmem")
           : undefined,

@@ -70,14 +70,16 @@ export function serviceUnit(executable: string): string {
   return `[Unit]
 Description=mvm service %i
 Documentation=man:mvm(1)
-Requires=mvm-agent.service
+Wants=mvm-agent.service
 After=mvm-agent.service
 ConditionPathExists=/etc/mvm/services.d/%i.toml
 
 [Service]
 Type=notify
-TimeoutStartSec=infinity
+WatchdogSec=120
+TimeoutStartSec=10min
 ExecStart=${executable} guest serve --file /etc/mvm/services.d/%i.toml
+ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 Restart=always
 RestartSec=1
 

@@ -12,7 +12,7 @@ import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { chooseAccel, thisHost, type Accel, type AccelHost } from "../../platform/accel.ts"
 import { accessTo, actorOf, thisActor, type Access, type Actor } from "../../platform/access.ts"
 import { RpcClient } from "../../platform/json-rpc.ts"
-import { firmwareFiles, qemuProgram, type Firmware } from "../../platform/qemu-args.ts"
+import { firmwareFiles, qemuProgram, usualMachine, type Firmware } from "../../platform/qemu-args.ts"
 import { hasSystemd } from "../../platform/system-programs.ts"
 import { arenaPathOf } from "../channels/arena.ts"
 import { lint, type Warning } from "../policy/lint.ts"
@@ -117,7 +117,7 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
   const status = answer instanceof MvmError ? undefined : answer.status
   const actor = (status && actorOf(status.pid)) ?? thisActor()
   const host = thisHost()
-  const machine = host.arch === "arm64" ? "virt" : "pc"
+  const machine = usualMachine(host.arch)
   const [qemu, swtpm] = await Promise.all([program(qemuProgram(machine)), program("swtpm")])
   const arenaPath = status?.arena.path ?? arenaPathOf(state)
   const policyFile = status?.policy.file ?? options.policyFile ?? join(state, "policy.toml")

@@ -32,7 +32,7 @@ const vmConfig = v.strictObject({
   cpus: v.pipe(v.number(), v.integer(), v.minValue(1)),
   net: v.picklist(["none", "user"]),
   firmware: v.picklist(["seabios", "ovmf"]),
-  machine: v.picklist(["pc", "q35"]),
+  machine: v.picklist(["pc", "q35", "virt"]),
   /** Period of the measurements while a channel is open. */
   remeasureSeconds: v.pipe(v.number(), v.minValue(0)),
   /** What an entry means that the kernel could not vouch for; default `deny`. */

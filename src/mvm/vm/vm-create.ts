@@ -44,7 +44,7 @@ export async function makeMember(
       keepCertificates(paths.certificates, await createWithCertificate({ ...place, caDir, vmId: uuid }))
     }
     const provisioned = await provisionVtpm({ ...place, mvmPublicKey: stateDir.identity.publicKey })
-    if (config.firmware === "ovmf") copyFirmwareVars(paths)
+    if (config.firmware === "ovmf") copyFirmwareVars(paths, config.machine)
     const record: VmRecord = {
       uuid,
       name,

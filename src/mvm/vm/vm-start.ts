@@ -10,7 +10,7 @@ import { resolve } from "node:path"
 import { MvmError } from "../../lib/errors.ts"
 import { chooseAccel } from "../../platform/accel.ts"
 import { launchFilesOf } from "../../platform/launch-digest.ts"
-import { firmwareFiles, KERNEL_APPEND, type QemuOptions } from "../../platform/qemu-args.ts"
+import { firmwareFiles, kernelAppend, type Machine, type QemuOptions } from "../../platform/qemu-args.ts"
 import { launchQemu, type QemuProcess } from "../../platform/qemu.ts"
 import type { Arena } from "../channels/arena.ts"
 import type { AuditCommitter } from "../state/audit-committer.ts"
@@ -152,7 +152,7 @@ export function qemuOptions(
     uuid: vm.uuid,
     kernel: config.kernel,
     initrd: config.initrd,
-    append: [KERNEL_APPEND, config.append].filter(Boolean).join(" "),
+    append: [kernelAppend(config.machine), config.append].filter(Boolean).join(" "),
     memoryMiB: config.memoryMiB,
     cpus: config.cpus,
     net: config.net,
@@ -173,8 +173,8 @@ export function qemuOptions(
   }
 }
 
-export function copyFirmwareVars(paths: VmPaths): void {
-  const { vars } = firmwareFiles("ovmf", "pc")
+export function copyFirmwareVars(paths: VmPaths, machine: Machine): void {
+  const { vars } = firmwareFiles("ovmf", machine)
   if (vars) copyFileSync(vars, paths.firmwareVars)
 }
 

@@ -152,7 +152,8 @@ export class VmManager {
       const config = absolutePaths({ ...record.config, ...change })
       requireFiles(qemuOptions(this.#parts, { ...record, config }, this.paths(record)))
       const paths = this.paths(record)
-      if (config.firmware === "ovmf" && !existsSync(paths.firmwareVars)) copyFirmwareVars(paths)
+      if (config.firmware === "ovmf" && !existsSync(paths.firmwareVars))
+        copyFirmwareVars(paths, config.machine)
       await writeSettings(this.#parts, record, { config, change, tags })
     })
   }

@@ -81,7 +81,7 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   const libvirt = { uri: virsh.uri, domain: domain.uuid, ...existing?.config.libvirt }
   const config: VmConfig = {
     ...request.config,
-    machine: machine === "q35" ? "q35" : "pc",
+    machine: machine ?? "pc",
     libvirt,
     qemuUid: user.uid,
   }
