@@ -5,7 +5,7 @@
  * broker. A socket that ends keeps the member and its channels: the agent comes back with another HELLO.
  *
  * Trust: everything that arrives here is hostile. A member can fill neither the MVM's memory (bounded backlog,
- * bounded frames, bounded requests) nor its time (a bounded number of messages a turn).
+ * bounded frames, bounded requests) nor its time (its share of it, see fair-share).
  */
 
 import { x25519Generate, x25519Shared, random } from "../lib/crypto.ts"
@@ -17,6 +17,7 @@ import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
 import { BulkQueue, STREAM_LOW_BYTES } from "../wire/bulk-queue.ts"
 import { Link, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { PROTOCOL_VERSION } from "../wire/messages.ts"
+import { FairShares } from "./fair-share.ts"
 import type { Member } from "./member.ts"
 import { uuidBytes } from "./session.ts"
 import type { VmRecord } from "./state/registry.ts"
@@ -61,6 +62,7 @@ interface Entry {
 
 export class Hub {
   readonly #entries = new Map<string, Entry>()
+  readonly #shares = new FairShares()
   readonly #handlers: HubHandlers
   readonly #identity: MvmIdentity
   readonly #measurement: Uint8Array
@@ -237,9 +239,14 @@ export class Hub {
   #adopt(member: Member, socket: ByteSocket): void {
     member.socket?.close()
     member.socket = socket
+    const share = this.#shares.join({
+      handle: (bytes) => member.link.receive(bytes),
+      pause: (isPaused) => socket.pause(isPaused),
+    })
     socket.handlers = {
-      onData: (chunk) => member.link.receive(chunk),
+      onData: (chunk) => share.deliver(chunk),
       onClose: () => {
+        this.#shares.leave(share)
         if (member.socket !== socket) return
         member.socket = undefined
         this.#lost(member)

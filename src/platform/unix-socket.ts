@@ -62,6 +62,13 @@ export class ByteSocket {
     if (this.#backlogBytes > this.#maxBacklogBytes) this.close()
   }
 
+  /** Stops reading, so that the peer's writes wait with it, or goes on. Nothing happens on a closed one. */
+  pause(isPaused: boolean): void {
+    if (this.#closed) return
+    if (isPaused) this.#socket.pause()
+    else this.#socket.resume()
+  }
+
   close(): void {
     if (this.#closed) return
     this.#socket.end()

@@ -354,7 +354,7 @@ async function feed(sender: Running, content: Uint8Array): Promise<void> {
   const stdin = sender.process.stdin as Bun.FileSink
   try {
     for (let at = 0; at < content.length; at += SLOW_PIECE) {
-      stdin.write(content.subarray(at, at + SLOW_PIECE))
+      await stdin.write(content.subarray(at, at + SLOW_PIECE))
       await stdin.flush()
       await Bun.sleep(100)
     }
