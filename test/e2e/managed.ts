@@ -92,6 +92,12 @@ export class Managed {
     this.#arena = (await this.json<{ arena: { path: string } }>("status")).arena.path
   }
 
+  /** Pid of the daemon that runs now. */
+  get servePid(): number {
+    if (!this.#serve) throw new Error("mvm serve does not run")
+    return this.#serve.pid
+  }
+
   /** The MVM dies without a word. */
   async killServe(): Promise<void> {
     this.#serve?.kill("SIGKILL")
