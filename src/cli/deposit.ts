@@ -44,7 +44,7 @@ export const depositList: CommandSpec = {
 }
 
 export const depositRemove: CommandSpec = {
-  usage: "deposit rm <id>",
+  usage: "deposit rm <deposit>",
   summary: "throw a deposit away, collected or not",
   options: [STATE_OPTION],
   examples: ["deposit rm 3f9a12c04d550e6b7a812c04d5503f9a"],

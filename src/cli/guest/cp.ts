@@ -15,7 +15,7 @@ import { CALL_OPTIONS, openService, serviceAddress, sessionFacts } from "./servi
 import { nameOf } from "./transfer.ts"
 
 export const guestCp: CommandSpec = {
-  usage: "guest cp [...places]",
+  usage: "guest cp [...file|target:path]",
   summary: "copy files and folders to another VM (SRC... TARGET:DIR) or from one (TARGET:PATH... DIR)",
   options: [
     { flags: "-r, --recursive", description: "folders too, with all that is in them" },

@@ -29,7 +29,10 @@ export const guestRecv: CommandSpec = {
     },
     { flags: "--deposited", description: "take what was left for this machine (deposit), the oldest first" },
     { flags: "--output <file>", description: "with --deposited: write it there, whole or not at all" },
-    { flags: "--again <id>", description: "with --deposited: take this one, whatever became of it before" },
+    {
+      flags: "--again <deposit>",
+      description: "with --deposited: take this one, whatever became of it before",
+    },
     {
       flags: "--digest <kind>",
       description: "with --request: chain, or sha256 to hash the content as well",
