@@ -5,6 +5,7 @@
  * between them.
  */
 
+import { concat } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
 import { HEAD_BYTES, HEAD_WORDS, type RecordSink, type RecordSource } from "./record.ts"
 
@@ -43,7 +44,7 @@ export class RecordWriter implements RecordSink {
 
   /** Everything put since it was last taken. */
   take(): Uint8Array {
-    const bytes = Buffer.concat(this.#parts)
+    const bytes = concat(...this.#parts)
     this.#parts = []
     this.#lengthBytes = 0
     return bytes
@@ -62,7 +63,7 @@ export class RecordReader implements RecordSource {
 
   /** @param bytes copied */
   push(bytes: Uint8Array): void {
-    this.#bytes = Buffer.concat([this.#bytes.subarray(this.#at), bytes])
+    this.#bytes = concat(this.#bytes.subarray(this.#at), bytes)
     this.#at = 0
   }
 

@@ -195,11 +195,12 @@ export class Managed {
     for (const name of names) await this.must("measure", "learn", name, "--reason", "known-good boot")
   }
 
-  /** Puts rules in force: `"from to"` each, or `"from to isolation"`. */
+  /** Puts rules in force: `"from to"` each, `"from to isolation"`, or `"from to deposit"`. */
   async allow(...pairs: string[]): Promise<void> {
     const rules = pairs.map((pair) => {
       const [from, to, isolation] = pair.split(" ")
-      const demand = isolation === undefined ? "" : `isolation = "${isolation}"\n`
+      const isDeposit = isolation === "deposit"
+      const demand = isDeposit ? "deposit = true\n" : isolation ? `isolation = "${isolation}"\n` : ""
       return `[[rule]]\nservice = "*"\nfrom = "${from}"\nto = "${to}"\naction = "allow"\nmeasurement = ["kernel", "agent"]\n${demand}`
     })
     // Replaced at once: a half-written file would be a broken policy.

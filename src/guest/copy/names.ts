@@ -6,7 +6,7 @@
  * itself.
  */
 
-import { toHex, utf8 } from "../../lib/bytes.ts"
+import { concat, toHex, utf8 } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
 import { MvmError } from "../../lib/errors.ts"
 
@@ -17,6 +17,7 @@ export const MAX_DEPTH = 200
 export const MAX_PATH_BYTES = 4095
 
 const SLASH = 0x2f
+const SEPARATOR = Uint8Array.of(SLASH)
 const DOT = 0x2e
 const DELETE = 0x7f
 const PARTIAL_PREFIX = ".mvm-part-"
@@ -102,7 +103,7 @@ export function isPartialName(name: Uint8Array): boolean {
 
 /** `folder/name`; the empty folder is the target itself. */
 export function joinPath(folder: Uint8Array, name: Uint8Array): Uint8Array {
-  return folder.length === 0 ? name : Buffer.concat([folder, Buffer.of(SLASH), name])
+  return folder.length === 0 ? name : concat(folder, SEPARATOR, name)
 }
 
 /** For people: what is no UTF-8 is shown as such, and control characters are the terminal's guard's business. */
