@@ -11,8 +11,8 @@ import { hostForFile } from "../integration/host.ts"
 import { coloursIn, inOrder, nothingLeft, terminalOf } from "./terminals.ts"
 
 const host = hostForFile({ members: ["a", "b"] })
-/** A hole: it takes a while to read, and no room. */
-const LARGE = 3 * 2 ** 30
+/** A hole: it takes half a minute to read, and no room. */
+const LARGE = 64 * 2 ** 30
 
 function there(): string {
   return join(host().folder, "there")
@@ -130,7 +130,7 @@ describe("forward", () => {
     const terminal = await terminalOf(host(), { columns: 120 })
     const socket = join(host().folder, "f.sock")
     await terminal.type(`mvm guest forward ${socket} b:echo --local a`)
-    await terminal.until("the socket", () => existsSync(socket))
+    await terminal.shows("is service echo of b")
     const closed = Promise.withResolvers<void>()
     const heard: string[] = []
     const client = await Bun.connect({

@@ -99,6 +99,7 @@ describe("mvm status --watch", () => {
     const modes = await terminal.modes()
     for (let moment = 0; moment < 8; moment += 1) {
       await terminal.type("mvm status --watch 100ms")
+      await terminal.begun()
       await Bun.sleep(moment * 30)
       await terminal.press("C-c")
       expect(await terminal.ended()).toBe(130)

@@ -18,7 +18,7 @@ test("a terminal shows what a command wrote and tells its status", async () => {
 
 test("Ctrl-C reaches the command alone", async () => {
   await terminal.type("sleep 1000")
-  await terminal.shows("sleep 1000")
+  await terminal.begun()
   await terminal.press("C-c")
   expect(await terminal.ended()).toBe(130)
   expect(await terminal.run("true")).toBe(0)

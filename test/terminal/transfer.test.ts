@@ -153,6 +153,7 @@ describe("Ctrl-C", () => {
     for (let moment = 0; moment < 12; moment += 1) {
       const receiver = await host().recv("b", undefined)
       await terminal.type(`mvm guest send b large --local a`)
+      await terminal.begun()
       // From before the program has started to after it has sent everything.
       await Bun.sleep(moment * 25)
       await terminal.press("C-c")
