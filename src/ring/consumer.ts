@@ -14,6 +14,8 @@
 import { MvmError } from "../lib/errors.ts"
 import { PADDING, recordUnits, RECORD_HEADER_BYTES, UNIT_BYTES, type RingMemory } from "./layout.ts"
 
+const FENCE = new Int32Array(new SharedArrayBuffer(4))
+
 /** What {@link RingConsumer.next} returns when nothing is there. */
 export const EMPTY = -1
 
@@ -142,7 +144,10 @@ export class RingConsumer {
       throw this.#die("tail: further ahead than the ring is long")
     }
     this.#tailCache = untrustedTail
-    return available !== 0
+    if (available === 0) return false
+    // Loads from write-combining memory may pass each other; none passes a locked instruction.
+    Atomics.add(FENCE, 0, 0)
+    return true
   }
 
   #die(problem: string): MvmError {

@@ -1,8 +1,9 @@
 /**
  * @module bench/vm
  *
- * Two real VMs: 64 MiB over a channel, beside one thread of the cipher inside a VM, and beside socat over TLS on a
- * virtio-net link between the same two VMs. Under emulation the cipher is slow; the ratios are what counts.
+ * Two real VMs: 64 MiB over a channel in dedicated memory and in the arena, beside one thread of the cipher inside a
+ * VM, and beside socat over TLS on a virtio-net link between the same two VMs; and what opening a channel takes. Under
+ * emulation the cipher is slow; the ratios are what counts.
  */
 
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -12,6 +13,7 @@ import { Managed } from "../e2e/managed.ts"
 import type { Console } from "../e2e/console.ts"
 import { figure, ratios, type Bench } from "./measure.ts"
 import { freePort, run } from "./tls-peer.ts"
+import { measureOpens, openFigures, type OpenRows } from "./vm-open.ts"
 
 const MIB = 64
 const LENGTH_BYTES = MIB * 2 ** 20
@@ -21,24 +23,30 @@ export const bench: Bench = async ({ rounds, note }) => {
   await run([join(import.meta.dir, "../../scripts/guest-image"), "--quiet"])
   await run([join(import.meta.dir, "../../scripts/bench-image"), "--quiet"])
   using link = new NetworkLink()
-  const managed = await Managed.start(["--arena", "256M"])
+  const metrics = join(link.directory, "metrics.sock")
+  const managed = await Managed.start(["--arena", "256M", "--metrics", `unix:${metrics}`])
   try {
     for (const name of ["left", "right"]) await managed.vm(name, { image: "guest-bench", memory: "1G" })
     await managed.linked("left", "right")
     const [left, right] = await Promise.all([managed.console("left"), managed.console("right")])
     await prepare(left, right)
     await managed.learn("left", "right")
-    await managed.allow("left right")
     note("vm: two VMs are up")
-    const rows = { ours: [] as number[], cipher: [] as number[], tls: [] as number[] }
+    const rows = { ours: [] as number[], arena: [] as number[], cipher: [] as number[], tls: [] as number[] }
+    const opens: OpenRows = { arena: [], pooled: [], plugged: [] }
     for (let round = 0; round < rounds; round += 1) {
+      await measureOpens({ managed, left, right, metrics }, opens)
       rows.ours.push(await throughChannel(left, right))
+      await managed.allow("left right arena")
+      rows.arena.push(await throughChannel(left, right))
       rows.cipher.push(await cipherAlone(left))
       rows.tls.push(await throughTls(left, right))
       note(`vm: round ${round + 1} of ${rounds}`)
     }
     return [
+      ...openFigures(opens),
       figure("vm.channel_mb_s", "MB/s", rows.ours.map(megabytes)),
+      figure("vm.arena_mb_s", "MB/s", rows.arena.map(megabytes)),
       figure("vm.cipher_mb_s", "MB/s", rows.cipher.map(megabytes)),
       figure("vm.socat_tls_mb_s", "MB/s", rows.tls.map(megabytes)),
       figure("vm.vs_cipher", "", ratios(rows.ours, rows.cipher), "at least 0.6"),
@@ -52,7 +60,7 @@ export const bench: Bench = async ({ rounds, note }) => {
 
 /** A virtio-net card in each VM and a socket between them, by a wrapper in front of QEMU. */
 class NetworkLink implements Disposable {
-  readonly #directory = mkdtempSync(join(tmpdir(), "mvm-bench-net-"))
+  readonly directory = mkdtempSync(join(tmpdir(), "mvm-bench-net-"))
   readonly #path = process.env["PATH"] ?? ""
 
   constructor() {
@@ -60,7 +68,7 @@ class NetworkLink implements Disposable {
     const qemu = Bun.which("qemu-system-x86_64") ?? "qemu-system-x86_64"
     const card = (mac: number, socket: string): string =>
       `-netdev socket,id=bench,${socket} -device virtio-net-pci,netdev=bench,mac=52:54:00:00:00:0${mac}`
-    const wrapper = join(this.#directory, "qemu-system-x86_64")
+    const wrapper = join(this.directory, "qemu-system-x86_64")
     const script = [
       "#!/bin/sh",
       'case "$*" in',
@@ -71,12 +79,12 @@ class NetworkLink implements Disposable {
     ]
     writeFileSync(wrapper, `${script.join("\n")}\n`)
     chmodSync(wrapper, 0o755)
-    process.env["PATH"] = `${this.#directory}:${this.#path}`
+    process.env["PATH"] = `${this.directory}:${this.#path}`
   }
 
   [Symbol.dispose](): void {
     process.env["PATH"] = this.#path
-    rmSync(this.#directory, { recursive: true, force: true })
+    rmSync(this.directory, { recursive: true, force: true })
   }
 }
 

@@ -18,6 +18,15 @@ interface Status {
 
 const PAIRS = ["alpha beta", "gamma beta"]
 
+interface Probe {
+  device: string
+  way: string
+  readMbS: number | null
+  writeMbS: number | null
+  problem: string | null
+  isChosen: boolean
+}
+
 let mvm: Managed
 let alpha: Console
 let beta: Console
@@ -193,6 +202,72 @@ describe("a channel with memory of its own", () => {
     expect([(await sending.end()).status, (await receiving.end()).status]).toEqual([3, 3])
     await drained()
   }, 120_000)
+})
+
+/** Another agent in alpha, which maps as it is told. @returns what undoes it */
+async function agentThatMaps(way: string): Promise<() => Promise<void>> {
+  // The loop of init that starts the agent stands still meanwhile.
+  const loop = await alpha.must(
+    "cut -d ' ' -f 4 /proc/$(pidof mvm | tr ' ' '\\n' | sort -n | head -n 1)/stat",
+  )
+  await alpha.must(`kill -STOP ${loop}; killall mvm; sleep 1`)
+  const agent = await Background.start(alpha, `agent-${way}`, `mvm guest agent --map ${way}`)
+  const how = way === "devmem" ? "/dev/mem" : way
+  await until("the agent", async () => (await alpha.must("mvm guest status 2>&1; :")).includes(` ${how} of `))
+  await mvm.linked("alpha")
+  return async () => {
+    await alpha.must("killall mvm")
+    await agent.end()
+    await alpha.must(`kill -CONT ${loop}`)
+    await until("the agent", async () => (await alpha.must("mvm guest status 2>&1; :")).includes("linked:"))
+    await mvm.linked("alpha")
+  }
+}
+
+describe("the agent of a VM", () => {
+  test("measures every way to map the arena and a plugged device, and takes one of them for each", async () => {
+    const { mappings } = JSON.parse(await alpha.must("mvm guest status --json")) as { mappings: Probe[] }
+    const ways = ["resource2", "resource2_wc", "devmem"]
+    const [arena] = await devices(alpha)
+    const ofArena = mappings.filter(({ device }) => device === arena)
+    const ofPlugged = mappings.filter(({ device }) => device !== arena)
+    for (const found of [ofArena, ofPlugged]) {
+      expect(found.map(({ way }) => way)).toEqual(ways)
+      expect(found.filter(({ isChosen }) => isChosen).length).toBe(1)
+      for (const { readMbS, writeMbS, problem } of found) {
+        expect(problem).toBeNull()
+        expect(readMbS).toBeGreaterThan(0)
+        expect(writeMbS).toBeGreaterThan(0)
+      }
+    }
+  })
+
+  test.each(["resource2_wc", "devmem"])(
+    "maps by %s where it is told so, and both kinds of memory work",
+    async (way) => {
+      const undo = await agentThatMaps(way)
+      for (const isolation of ["dedicated", "arena"]) {
+        await mvm.allow(`alpha beta ${isolation}`, "gamma beta")
+        const receiving = await Background.start(
+          beta,
+          `${way}-${isolation}`,
+          "mvm guest recv alpha --quiet | wc -c",
+        )
+        const name = `send-${way}-${isolation}`
+        const sending = await Background.start(
+          alpha,
+          name,
+          "head -c 3000000 /usr/bin/mvm | mvm guest send beta --wait 60s --json",
+        )
+        const sent = await sending.end()
+        expect([sent.status, isolationIn(sent.output)]).toEqual([0, isolation])
+        expect((await receiving.end()).output).toBe("3000000")
+      }
+      await undo()
+      await drained()
+    },
+    120_000,
+  )
 })
 
 describe("a rule that demands it", () => {
