@@ -135,7 +135,7 @@ describe("a channel with memory of its own", () => {
     expect(found).toMatchObject({ isEmpty: true, isOverwritten: true, mappedBytes: 16 << 20 })
     expect(found.rounds).toBeGreaterThan(0)
     await drained()
-  }, 120_000)
+  }, 300_000)
 
   test("finds the memory of the pair's last channel there, empty and theirs alone", async () => {
     const one = await underWay("first")
@@ -163,7 +163,7 @@ describe("a channel with memory of its own", () => {
     expect(await receiving.end()).toEqual({ status: 0, output: "other" })
     // After its time it goes by itself.
     await gone()
-  }, 120_000)
+  }, 300_000)
 
   test("loses it in both VMs when the operator ends it, though a command that stands still has it mapped", async () => {
     const { sending, receiving } = await underWay("revoked")
@@ -179,7 +179,7 @@ describe("a channel with memory of its own", () => {
     await beta.must("kill -CONT $(pidof mvm)")
     expect((await receiving.end()).status).toBe(7)
     await drained()
-  }, 120_000)
+  }, 300_000)
 
   test("goes on when the MVM is killed and starts again, which takes the memory back when it is over", async () => {
     const { sending, receiving } = await underWay("restart")
@@ -191,7 +191,7 @@ describe("a channel with memory of its own", () => {
     expect((await sending.end()).status).toBe(0)
     expect((await receiving.end()).status).toBe(0)
     await drained()
-  }, 120_000)
+  }, 300_000)
 
   test("ends at both ends when a guest throws the device out by itself", async () => {
     const { sending, receiving } = await underWay("thrown")
@@ -201,7 +201,7 @@ describe("a channel with memory of its own", () => {
     await finish("thrown")
     expect([(await sending.end()).status, (await receiving.end()).status]).toEqual([3, 3])
     await drained()
-  }, 120_000)
+  }, 300_000)
 })
 
 /** Another agent in alpha, which maps as it is told. @returns what undoes it */
@@ -281,7 +281,7 @@ describe("a rule that demands it", () => {
       'demands isolation = "dedicated", and memory that is plugged into gamma does not reach it',
     )
     await receiving.end()
-  }, 120_000)
+  }, 300_000)
 })
 
 describe("a guest that ignores the request to let go", () => {
@@ -318,7 +318,7 @@ describe("a guest that ignores the request to let go", () => {
     await alpha.must("echo enable >/sys/firmware/acpi/interrupts/gpe01")
     await until("the guest to let go", async () => (await devices(alpha)).length === 1)
     await until("nothing to be left", async () => (await status()).dedicated.ignored === 0)
-  }, 180_000)
+  }, 300_000)
 
   test("has its memory until it ends, and then nobody has", async () => {
     const { receiving } = await underWay("death")
@@ -328,5 +328,5 @@ describe("a guest that ignores the request to let go", () => {
     await until("the device to be gone from beta", async () => (await devices(beta)).length === 1)
     expect(await memoryFiles()).toEqual([])
     expect((await status()).dedicated).toMatchObject({ used: 0, idle: 0, ignored: 0 })
-  }, 120_000)
+  }, 300_000)
 })
