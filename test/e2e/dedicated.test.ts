@@ -213,13 +213,12 @@ async function agentThatMaps(way: string): Promise<() => Promise<void>> {
   await alpha.must(`kill -STOP ${loop}; killall mvm; sleep 1`)
   const agent = await Background.start(alpha, `agent-${way}`, `mvm guest agent --map ${way}`)
   const how = way === "devmem" ? "/dev/mem" : way
-  await until("the agent", async () => (await alpha.must("mvm guest status 2>&1; :")).includes(` ${how} of `))
-  await mvm.linked("alpha")
+  await until("the agent", async () => (await mvm.show("alpha")).mapping.startsWith(`${how} of `))
   return async () => {
     await alpha.must("killall mvm")
     await agent.end()
+    await until("the agent to be gone", async () => (await mvm.show("alpha")).link === "down")
     await alpha.must(`kill -CONT ${loop}`)
-    await until("the agent", async () => (await alpha.must("mvm guest status 2>&1; :")).includes("linked:"))
     await mvm.linked("alpha")
   }
 }

@@ -40,6 +40,7 @@ export interface VmState {
   name: string
   state: "running" | "stopped"
   link: "up" | "down"
+  mapping: string
   verdict: string
   bootId: string | null
   startedAt: string | null
