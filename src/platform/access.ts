@@ -5,8 +5,9 @@
  * about it.
  */
 
-import { readFileSync, statSync, type Stats } from "node:fs"
+import { readFileSync, realpathSync } from "node:fs"
 import { dirname } from "node:path"
+import { EXECUTE, READ, WRITE, accessOf } from "./acl.ts"
 
 export interface Actor {
   readonly uid: number
@@ -16,10 +17,6 @@ export interface Actor {
 }
 
 export type Access = "open" | "denied" | "absent"
-
-const READ = 4
-const WRITE = 2
-const SEARCH = 1
 
 export function thisActor(): Actor {
   return {
@@ -47,25 +44,19 @@ export function actorOf(pid: number): Actor | undefined {
   return { uid, gid, groups: numbers("Groups") }
 }
 
-/** Whether `actor` may open `path` for reading, and for writing too where asked. Access lists are not looked at. */
-export function accessTo(path: string, actor: Actor, { write = false } = {}): Access {
-  let stat: Stats
+/** Whether `actor` may open `path` for reading, and for writing too where asked. */
+export function accessTo(path: string, { uid, gid, groups }: Actor, { write = false } = {}): Access {
+  let real: string
   try {
-    stat = statSync(path)
+    real = realpathSync(path)
   } catch {
     return "absent"
   }
-  const wanted = READ | (write ? WRITE : 0)
-  if (!allows(stat, actor, wanted)) return "denied"
-  for (let folder = dirname(path); ; folder = dirname(folder)) {
-    if (!allows(statSync(folder), actor, SEARCH)) return "denied"
+  const who = { uid, gids: [gid, ...groups] }
+  const may = (place: string, wanted: number): boolean => (accessOf(place, who) & wanted) === wanted
+  if (!may(real, write ? READ | WRITE : READ)) return "denied"
+  for (let folder = dirname(real); ; folder = dirname(folder)) {
+    if (!may(folder, EXECUTE)) return "denied"
     if (folder === "/") return "open"
   }
-}
-
-function allows({ mode, uid, gid }: Stats, actor: Actor, wanted: number): boolean {
-  if (actor.uid === 0) return true
-  const isOfGroup = actor.gid === gid || actor.groups.includes(gid)
-  const bits = actor.uid === uid ? mode >> 6 : isOfGroup ? mode >> 3 : mode
-  return (bits & wanted) === wanted
 }

@@ -20,6 +20,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
+import { EXECUTE, READ, shareWith } from "../../src/platform/acl.ts"
 import type { Finding } from "../../src/lib/health.ts"
 import { finding, runDoctor, type Doctored } from "./doctored.ts"
 import { hostForFile, rule } from "./host.ts"
@@ -95,6 +96,18 @@ describe("with the daemon up, the doctor names", () => {
       expect(finding(found, "state").remedy).toBe(`chmod 700 ${host().state}`)
     } finally {
       chmodSync(host().state, 0o700)
+    }
+  })
+
+  test("no harm in the way of another user's QEMU through the state", async () => {
+    const { state } = host()
+    shareWith(state, [{ uid: 1, permissions: EXECUTE }])
+    try {
+      expect(worse(await doctor())).toEqual([])
+      shareWith(state, [{ uid: 1, permissions: READ | EXECUTE }])
+      expect(worse(await doctor())).toEqual(["fail state"])
+    } finally {
+      shareWith(state, [])
     }
   })
 

@@ -120,12 +120,15 @@ function arena({ arena: { path, file, wantedBytes } }: HostFacts): Judgement {
   )
 }
 
-function stateDirectory({ state: { path, owner, mode }, actor }: HostFacts): Judgement {
+function stateDirectory({ state: { path, owner, mode, isShared }, actor }: HostFacts): Judgement {
   if (mode === undefined) return warn(`${path} is not there yet`, `mvm serve --state ${path} makes it`)
   if (owner !== actor.uid) {
     return fail(`${path} belongs to uid ${owner}, not to uid ${actor.uid}`, `chown -R USER ${path}`)
   }
   if ((mode & 0o077) === 0) return ok(`${path}: mode ${mode.toString(8)}`)
+  // The group's bits then are what the single users have: enough to pass through to their sockets.
+  if (isShared && (mode & 0o067) === 0)
+    return ok(`${path}: mode ${mode.toString(8)}, open to QEMU's users alone`)
   const what = (mode & 0o022) === 0 ? "enter" : "change"
   return fail(`${path} has mode ${mode.toString(8)}: other users can ${what} it`, `chmod 700 ${path}`)
 }

@@ -10,6 +10,7 @@ import { release } from "node:os"
 import { join } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { chooseAccel, thisHost, type Accel, type AccelHost } from "../../platform/accel.ts"
+import { isShared } from "../../platform/acl.ts"
 import { accessTo, actorOf, thisActor, type Access, type Actor } from "../../platform/access.ts"
 import { RpcClient } from "../../platform/json-rpc.ts"
 import { firmwareFiles, qemuProgram, usualMachine, type Firmware } from "../../platform/qemu-args.ts"
@@ -76,6 +77,8 @@ export interface HostFacts {
     readonly owner: number | undefined
     /** Permission bits; undefined where there is no directory. */
     readonly mode: number | undefined
+    /** Single other users were let in: those of QEMUs that others start. */
+    readonly isShared: boolean
     readonly freeBytes: number
   }
   readonly stateKey: "none yet" | "right" | MvmError
@@ -222,7 +225,8 @@ function stateFacts(path: string): HostFacts["state"] {
   const stat = statSync(path, { throwIfNoEntry: false })
   const place = attempt(() => statfsSync(path))
   const freeBytes = place instanceof MvmError ? 0 : place.bavail * place.bsize
-  return { path, owner: stat?.uid, mode: stat && stat.mode & 0o7777, freeBytes }
+  const shared = stat === undefined ? false : attempt(() => isShared(path))
+  return { path, owner: stat?.uid, mode: stat && stat.mode & 0o7777, isShared: shared === true, freeBytes }
 }
 
 function fileSize(path: string): HostFacts["arena"]["file"] {
