@@ -23,6 +23,7 @@ interface StatusView {
   state: string
   uptimeSeconds: number
   arena: { path: string; sizeBytes: number; freeBytes: number }
+  dedicated: { limitBytes: number; usedBytes: number; used: number; idle: number; ignored: number }
   policy: { file: string; state: string; rules: number; reason?: string }
   vms: VmView[]
   channels: number
@@ -113,13 +114,14 @@ function printGlance(status: StatusView, open: readonly ChannelView[]): void {
 function glanceLines(glance: Glance): string[] {
   if (glance instanceof MvmError) return [glance.message, "waiting for it to come back"]
   const { status, channels } = glance
-  const { arena, policy } = status
+  const { arena, dedicated, policy } = status
   const used = arena.sizeBytes - arena.freeBytes
   const table = (headings: readonly string[], rows: readonly (readonly string[])[]): string[] =>
     rows.length === 0 ? [] : ["", ...tableLines(headings, rows)]
   return [
     `mvm serve, pid ${status.pid}, up ${formatDuration(status.uptimeSeconds * 1000)}, state ${status.state}`,
     `arena ${arena.path}: ${formatSize(used)} of ${formatSize(arena.sizeBytes)} used`,
+    dedicatedLine(dedicated),
     `policy ${policy.state === "ok" ? `${policy.file}: ${counted(policy.rules, "rule")}` : policy.reason}`,
     `${counted(status.vms.length, "VM")}, ${counted(channels.length, "channel")}`,
     ...table(
@@ -130,4 +132,10 @@ function glanceLines(glance: Glance): string[] {
     ),
     ...table(CHANNEL_HEADINGS, channels.map(channelRow)),
   ]
+}
+
+function dedicatedLine({ limitBytes, usedBytes, used, idle, ignored }: StatusView["dedicated"]): string {
+  const stubborn = ignored > 0 ? `, ${ignored} that a guest does not let go of` : ""
+  const size = `${formatSize(usedBytes)} of ${formatSize(limitBytes)}`
+  return `dedicated memory: ${size} used, ${used} in channels, ${idle} kept${stubborn}`
 }

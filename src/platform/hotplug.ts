@@ -18,7 +18,7 @@ export interface MemoryDevice {
   readonly bus: string
 }
 
-/** @throws MvmError `qemu`, `timeout`: nothing of it is left then. */
+/** @throws MvmError `qemu`, `timeout`: nothing of it is left then, or it was asked back. */
 export async function plugMemory(
   monitor: Monitor,
   { id, path, sizeBytes, bus }: MemoryDevice,
@@ -33,7 +33,9 @@ export async function plugMemory(
   try {
     await monitor.execute("device_add", { driver: "ivshmem-plain", id, memdev: backendOf(id), bus })
   } catch (error) {
-    await monitor.execute("object-del", { id: backendOf(id) }).catch(() => undefined)
+    // An answer that did not come in time may still have been a yes.
+    const isThere = await askUnplug(monitor, id).catch(() => true)
+    if (!isThere) await dropMemory(monitor, id).catch(() => undefined)
     throw error
   }
 }

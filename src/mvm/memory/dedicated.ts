@@ -6,7 +6,7 @@
  * second to find a new device. It goes at once when either end is no longer trusted or the policy changes.
  */
 
-import { readdirSync, rmSync } from "node:fs"
+import { lstatSync, readdirSync, rmSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
@@ -23,6 +23,9 @@ import type { Plug, PlugState } from "./plug.ts"
 import type { Plugger } from "./plugger.ts"
 import { ringThatFits } from "./ring-size.ts"
 import { Trials } from "./trials.ts"
+
+/** What a memory's path ends with. */
+const MEMORY_ID = /^[0-9a-f]{16}$/
 
 /** The smallest device there is use for. */
 const MIN_DEVICE_BYTES = 1 << 20
@@ -246,8 +249,10 @@ export class Dedicated implements LeaseOwner {
       if (!holding.isTrial) void audit.commit("unplug_ignored", { vm: name, memory: holding.id, ends })
     }
     if (plug.state !== "absent") return
-    if (before === "ignored" && !holding.isTrial)
-      void audit.commit("unplug_late", { vm: name, memory: holding.id })
+    if (before === "ignored") {
+      this.trials.relented(plug.uuid)
+      if (!holding.isTrial) void audit.commit("unplug_late", { vm: name, memory: holding.id })
+    }
     const lease = this.#leases.get(holding)
     if (before === "plugged" && lease) onLost(lease, `${name} let go of the memory`)
     if (holding.use === "idle") this.#retire(holding)
@@ -260,12 +265,14 @@ export class Dedicated implements LeaseOwner {
     for (const path of this.#memoryFiles()) if (!known.has(path)) rmSync(path, { force: true })
   }
 
+  /** Files whose names are of this MVM's making, and that are its own. */
   #memoryFiles(): string[] {
     const { prefix } = this.#options
     const begin = basename(prefix)
     return readdirSync(dirname(prefix))
-      .filter((file) => file.startsWith(begin))
+      .filter((file) => file.startsWith(begin) && MEMORY_ID.test(file.slice(begin.length)))
       .map((file) => join(dirname(prefix), file))
+      .filter((path) => lstatSync(path, { throwIfNoEntry: false })?.uid === process.geteuid?.())
   }
 }
 

@@ -106,8 +106,7 @@ export class Plug {
 
   /** The guest let go, or the VM is gone. */
   gone(how: "unplugged" | "vm ended"): void {
-    if (this.#state === "absent") return
-    this.#step("gone")
+    if (this.#state !== "absent") this.#step("gone")
     if (how === "vm ended") return
     const { plugger, device, log, vm } = this.#parts
     plugger.forget(this.uuid, device.id).catch((error: unknown) => {

@@ -29,7 +29,7 @@ const ANSWER_MS = 15_000
 type Trial =
   | { readonly state: "trying"; readonly done: Promise<void> }
   | { readonly state: "able" }
-  | { readonly state: "unable"; readonly reason: string }
+  | { readonly state: "unable"; readonly reason: string; readonly isFinal: boolean }
 
 export class Trials {
   readonly #holdings: Holdings
@@ -58,10 +58,12 @@ export class Trials {
   /** Its agent is linked; or its monitor answers, and its agent was linked before. */
   begin(member: Member): void {
     const { uuid, name, kind } = member.record
-    const before = this.#trials.get(uuid)?.state
-    if (kind === "local" || !member.session?.isReady || before === "able" || before === "trying") return
-    if (this.#holdings.places(uuid).all === 0) return
-    const isPlugged = (holding: Holding): boolean => holding.plugOf(uuid)?.state === "plugged"
+    const before = this.#trials.get(uuid)
+    if (before && (before.state !== "unable" || before.isFinal)) return
+    if (kind === "local" || !member.session?.isReady || this.#holdings.places(uuid).all === 0) return
+    if (!member.session.canMap) return this.#conclude(uuid, `${name} cannot map memory`)
+    const isPlugged = (holding: Holding): boolean =>
+      holding.use !== "retired" && holding.plugOf(uuid)?.state === "plugged"
     if (this.#holdings.all().some(isPlugged)) return void this.#trials.set(uuid, { state: "able" })
     const trial: Trial = { state: "trying", done: this.#try(member, () => this.#trials.get(uuid) === trial) }
     this.#trials.set(uuid, trial)
@@ -71,7 +73,13 @@ export class Trials {
   /** Its guest kept a device that was asked back. */
   ignored({ uuid, name }: Pick<Holder, "uuid" | "name">): void {
     if (this.#trials.get(uuid)?.state === "unable") return
-    this.#trials.set(uuid, { state: "unable", reason: `${name} does not let go of plugged memory` })
+    this.#conclude(uuid, `${name} does not let go of plugged memory`, true)
+  }
+
+  /** It let go of it after all: it was slow. */
+  relented(uuid: string): void {
+    const trial = this.#trials.get(uuid)
+    if (trial?.state === "unable" && trial.isFinal) this.#trials.set(uuid, { state: "able" })
   }
 
   /** Its next boot may be of another kernel. */
@@ -79,11 +87,12 @@ export class Trials {
     this.#trials.delete(uuid)
   }
 
+  #conclude(uuid: string, reason: string, isFinal = false): void {
+    this.#trials.set(uuid, { state: "unable", reason, isFinal })
+  }
+
   async #try(member: Member, isCurrent: () => boolean): Promise<void> {
     const { uuid, name } = member.record
-    const conclude = (trial: Trial): void => {
-      if (isCurrent()) this.#trials.set(uuid, trial)
-    }
     let holding: Holding | undefined
     try {
       const size = { sizeBytes: TRIAL_BYTES, ringBytes: MIN_RING_BYTES, isTrial: true }
@@ -92,11 +101,11 @@ export class Trials {
       const { tag, lengthBytes } = holding
       await member.link.request("MEMORY", { tag, lengthBytes }, "DONE", { timeoutMs: ANSWER_MS })
       await this.#holdings.retire(holding)
-      conclude({ state: "able" })
+      if (isCurrent()) this.#trials.set(uuid, { state: "able" })
     } catch (error) {
       const { message } = asMvmError(error)
       this.#log.warn("memory_trial_failed", { vm: name, message })
-      conclude({ state: "unable", reason: `memory that is plugged into ${name} does not reach it` })
+      if (isCurrent()) this.#conclude(uuid, `memory that is plugged into ${name} does not reach it`)
       // A guest that did not find it lets nobody wait for its letting go.
       if (holding) this.#holdings.retire(holding).catch(() => {})
     }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Log } from "../../../src/lib/log.ts"
 import type { ChannelMemory } from "../../../src/mvm/memory/channel-memory.ts"
@@ -261,7 +261,8 @@ describe("the next life of the MVM", () => {
     await Promise.all([used.attach(), kept.attach()])
     const before = [...files()]
     kept.free()
-    writeFileSync(join(folder, "m-unknown"), "x")
+    const [orphan, other] = [join(folder, "m-0123456789abcdef"), join(folder, "m-of-somebody-else")]
+    for (const path of [orphan, other]) writeFileSync(path, "x")
     dedicated.close(false)
     const next = make()
     next.holdings.restore()
@@ -271,8 +272,9 @@ describe("the next life of the MVM", () => {
     await next.holdings.reconcile(b.uuid)
     expect(reclaimed.place(a.uuid)).toEqual(used.place(a.uuid))
     expect(next.view).toMatchObject({ used: 1, idle: 1 })
+    expect([existsSync(orphan), existsSync(other)]).toEqual([false, true])
+    rmSync(other)
     expect(files()).toEqual(before)
-    expect(existsSync(join(folder, "m-unknown"))).toBe(false)
     expect(() => next.reclaim(used.stored as never)).toThrow("is gone")
     reclaimed.revoke()
     next.drain()
