@@ -8,6 +8,7 @@ import type { Target } from "./target.ts"
 import { CHANNEL_TARGETS } from "./targets/channel.ts"
 import { HOST_TARGETS } from "./targets/host.ts"
 import { MEASUREMENT_TARGETS } from "./targets/measurement.ts"
+import { SERVICE_TARGETS } from "./targets/services.ts"
 import { TPM_TARGETS } from "./targets/tpm.ts"
 import { WIRE_TARGETS } from "./targets/wire.ts"
 
@@ -17,6 +18,7 @@ export const TARGETS: readonly Target[] = [
   ...TPM_TARGETS,
   ...MEASUREMENT_TARGETS,
   ...HOST_TARGETS,
+  ...SERVICE_TARGETS,
 ]
 
 /** Faults made on purpose, each one byte away from its seed: what finds these finds others. Run only when named. */

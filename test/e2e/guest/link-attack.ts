@@ -9,7 +9,7 @@
  *   bun link-attack.js flood TARGET COUNT
  *   bun link-attack.js hold                  offers, proves itself, takes the grant, and never accepts
  *   bun link-attack.js replay
- *   bun link-attack.js lies TARGET
+ *   bun link-attack.js lies TARGET           where something waits
  */
 
 import { closeSync, constants, openSync, writeSync } from "node:fs"
@@ -224,7 +224,7 @@ async function flood(evil: Evil, target: string, requests: number): Promise<unkn
     if (at % 64 === 63) await Bun.sleep(1)
   }
   await Promise.all(waiting)
-  return { counts, answers: await evil.answers() }
+  return { counts, answers: await until(() => evil.answers()) }
 }
 
 /** Takes a grant and does nothing with it. */
@@ -284,11 +284,11 @@ async function lies(evil: Evil, target: string): Promise<unknown> {
     changed.set(sha256(new Uint8Array(1)), changed.length - 32)
     return changed
   })
-  told["the next honest request"] = await refusal(evil.alloc(target, 0))
+  told["the next honest request"] = await refusal(evil.alloc(target, 10_000))
   return { told }
 
   async function request(service: string, change: (attest: Uint8Array) => Uint8Array): Promise<string> {
-    const { fields } = await evil.alloc(target, 0)
+    const { fields } = await evil.alloc(target, 10_000)
     const { channelId, nonce, targetUuid, sealed, logOffset } = fields
     const recipient = {
       zgen: (point: Uint8Array) => evil.vtpm.zgen(point),

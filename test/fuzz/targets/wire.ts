@@ -73,7 +73,7 @@ function frames(random: Random, payload: () => Uint8Array): Uint8Array {
 }
 
 /** One target for each row, as its sender's messages arrive at the other side. */
-function rows(table: Table, prefix: string, sides: readonly [string, string]): Target[] {
+export function rows(table: Table, prefix: string, sides: readonly [string, string]): Target[] {
   return Object.entries(table.rows).map(([rowName, row]) => ({
     name: `${prefix}.${rowName}`,
     generate: (random) => messageBytes(random, row),
