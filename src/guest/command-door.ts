@@ -44,6 +44,7 @@ export class CommandDoor {
   /** Connections by user. */
   readonly #connections = new Map<number, number>()
   #listener: { close(): void } | undefined
+  #isGroups = false
 
   constructor(options: DoorOptions) {
     this.#options = options
@@ -52,6 +53,7 @@ export class CommandDoor {
   /** @throws MvmError `io` when it cannot listen there. */
   listen({ path, gid }: DoorPlace): void {
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
+    this.#isGroups = gid !== undefined
     this.#listener = listenUnix(path, 0o600, (socket) => this.#adopt(socket))
     if (gid === undefined) return
     try {
@@ -78,9 +80,14 @@ export class CommandDoor {
     return program
   }
 
+  /** Whatever became of the socket's mode: without a group it is its own user's alone. */
+  #isLetIn(uid: number): boolean {
+    return this.#isGroups || uid === 0 || uid === process.geteuid?.()
+  }
+
   #adopt(socket: ByteSocket): void {
     const { pid, uid } = peerCredentials(socket.fd)
-    if (!this.#enter(uid)) return socket.close()
+    if (!this.#isLetIn(uid) || !this.#enter(uid)) return socket.close()
     let session: CommandSession | undefined
     const early: Uint8Array[] = []
     let earlyBytes = 0

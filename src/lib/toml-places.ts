@@ -19,6 +19,9 @@ export interface Place {
 
 export type KeyPath = readonly (string | number)[]
 
+/** No document of ours is this deep: what lies deeper is placed where its ancestor is, and costs nothing to find. */
+const MAX_PLACED = 16
+
 /** Finds keys and array elements by path, the nearest one above where a path itself is not in the text. */
 export class Places {
   readonly #offsets = new Map<string, number>()
@@ -34,7 +37,7 @@ export class Places {
   }
 
   of(path: KeyPath): Place {
-    for (let length = path.length; length > 0; length--) {
+    for (let length = Math.min(path.length, MAX_PLACED); length > 0; length--) {
       const offset = this.#offsets.get(JSON.stringify(path.slice(0, length)))
       if (offset !== undefined) return this.#place(offset)
     }
@@ -91,19 +94,20 @@ class Scanner {
     const path: (string | number)[] = []
     key.forEach((part, index) => {
       path.push(part)
+      if (path.length > MAX_PLACED) return
       const name = JSON.stringify(path)
       if (isArray && index === key.length - 1) this.#tables.set(name, (this.#tables.get(name) ?? 0) + 1)
       const count = this.#tables.get(name)
       if (count !== undefined) path.push(count - 1)
     })
-    this.#found(path, offset)
-    return path
+    if (path.length <= MAX_PLACED) this.#found(path, offset)
+    return path.slice(0, MAX_PLACED + 1)
   }
 
   #pair(base: KeyPath): void {
     const offset = this.#at
-    const path = [...base, ...this.#key()]
-    for (let length = base.length + 1; length <= path.length; length++)
+    const path = [...base, ...this.#key()].slice(0, MAX_PLACED + 1)
+    for (let length = base.length + 1; length <= Math.min(path.length, MAX_PLACED); length++)
       this.#found(path.slice(0, length), offset)
     this.#at++
     this.#value(path)

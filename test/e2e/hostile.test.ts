@@ -14,7 +14,7 @@ import { Background, Managed, until } from "./managed.ts"
 
 /** The same file in every VM; long enough that a transfer lasts. */
 const FILE = "/usr/bin/mvm"
-const BYTES = 30_000_000
+const BYTES = 8_000_000
 const RING_BYTES = 1 << 20
 const MEMORY_GROWTH_BYTES = 64 << 20
 
@@ -37,6 +37,7 @@ beforeAll(async () => {
   resource = await hostile.must(
     "for d in /sys/bus/pci/devices/*; do grep -q 0x1110 $d/device && echo $d/resource2; done; bun --version >/dev/null",
   )
+  await alpha.must("mkfifo /tmp/gate")
   await mvm.learn("alpha", "beta", "hostile")
   const rule = 'service = "*"\nfrom = "*"\nto = "*"\naction = "allow"\nisolation = "arena"\n'
   const path = join(mvm.state, "policy.toml")
@@ -66,9 +67,11 @@ async function pass(during: () => Promise<void> = async () => {}, bytes = BYTES)
   const sending = await Background.start(
     alpha,
     `out${names}`,
-    `head -c ${bytes} ${FILE} | mvm guest send beta --wait 60s --quiet`,
+    `{ head -c ${bytes} ${FILE}; cat /tmp/gate; } | mvm guest send beta --wait 60s --quiet`,
   )
   await during()
+  // Nothing more comes: the pipe ends, if it is still read.
+  await alpha.must("timeout 20 sh -c ': >/tmp/gate' || true")
   const sent = (await sending.end({ timeoutMs: 180_000 })).status
   const received = (await receiving.end({ timeoutMs: 180_000 })).status
   const length = Number(await beta.must(`wc -c <${out}`))
@@ -90,7 +93,7 @@ describe("root of a third VM that writes into the region of a pair", () => {
     const racing = await Background.start(
       hostile,
       `race-${mode}`,
-      `bun /root/arena-race.js ${resource} ${RING_BYTES} ${mode} 12`,
+      `bun /root/arena-race.js ${resource} ${RING_BYTES} ${mode} 6`,
     )
     const passed = await pass()
     const { output } = await racing.end({ timeoutMs: 180_000 })

@@ -321,7 +321,7 @@ async function refusal(asked: Promise<LinkMessage>): Promise<string> {
 }
 
 async function until(ready: () => Promise<boolean>): Promise<boolean> {
-  for (let tries = 0; tries < 5; tries++) {
+  for (let tries = 0; tries < 30; tries++) {
     if (await ready()) return true
     await Bun.sleep(500)
   }
