@@ -21,6 +21,7 @@ export const installCommand: CommandSpec = {
       activate: hostActivation,
       deactivate: hostDeactivation,
       forget: hostForgetting,
+      left: `the user ${HOST_USER}, its group and its state in /var/lib/mvm stay`,
       advice: () => [
         `the daemon runs as ${HOST_USER}, which must be able to read kernels and disks of its VMs`,
         "mvm doctor says what else this host lacks",

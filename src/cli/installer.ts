@@ -39,6 +39,8 @@ export interface Installer {
   forget(): SystemProgram[]
   /** What is left for a person to do. */
   advice(): string[]
+  /** What removal leaves, since files may belong to it. */
+  readonly left: string
 }
 
 /** @returns the exit status: 1 when a program of the system failed, for the files are there then. */
@@ -58,6 +60,7 @@ export function runInstaller(call: Call, installer: Installer): number {
     ? [...run(installer.deactivate), ...removeInstallation(plan.name, options), ...run(installer.forget)]
     : [...applyInstallation(plan, options), ...run(installer.activate)]
   const advice = isRemoval || call.flag("vendor") ? [] : installer.advice()
+  if (isRemoval && steps.length > 0) advice.push(`${installer.left}: remove it yourself if nothing needs it`)
   if (call.flag("json")) printJson({ dryRun, steps, advice })
   else show(steps, advice, dryRun)
   if (!isRunning && root === "/") note("systemd does not run here: nothing was started or stopped")

@@ -27,6 +27,7 @@ export const guestInstall: CommandSpec = {
       activate: guestActivation,
       deactivate: guestDeactivation,
       forget: guestForgetting,
+      left: `the group ${GROUP} stays`,
       advice: () => [
         `the kernel's command line must have: ${KERNEL_WORDS.join(" ")} (and its root=)`,
         "mvm vm start says them; where the VM's own boot loader does: update-grub, then reboot",
