@@ -47,7 +47,7 @@ export function formatSize(bytes: number): string {
     value /= 1024
     unit += 1
   }
-  return `${unit === 0 ? value : value.toFixed(value < 10 ? 2 : 1)} ${units[unit]}`
+  return `${unit === 0 ? Math.round(value) : value.toFixed(value < 10 ? 2 : 1)} ${units[unit]}`
 }
 
 /** Seconds for people, in few letters: "45s", "12m", "3h", "5d". */

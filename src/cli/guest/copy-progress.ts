@@ -124,7 +124,7 @@ export class CopyProgress implements CopyObserver {
     }
     parts.push(formatSize(this.#lengthBytes), `${formatSize(this.#sentBytes / seconds)}/s`)
     const left = total === undefined ? 0 : this.#fraction(total)
-    if (left > 0) parts.push(`${formatDuration((seconds / left - seconds) * 1000)} left`)
+    if (left > 0 && left < 1) parts.push(`${formatDuration((seconds / left - seconds) * 1000)} left`)
     parts.push(this.#path)
     showLine(parts.join("  "))
   }

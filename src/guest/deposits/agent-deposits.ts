@@ -131,11 +131,14 @@ export class AgentDeposits {
 
   /** It was given out, and the MVM did not hear of it: it is told before anything else. */
   async #receiptAgain(depositId: Uint8Array, program: Program, log: DeliveredLog): Promise<void> {
-    const taken = await this.#take(depositId, program, log)
+    let taken: TakenDeposit | undefined
     try {
+      taken = await this.#take(depositId, program, log)
       await taken.receipt(new AbortController().signal)
+    } catch {
+      // It is tried again with the next collection; the others need not wait for that.
     } finally {
-      taken.close()
+      taken?.close()
     }
   }
 

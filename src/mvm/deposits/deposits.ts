@@ -10,7 +10,6 @@ import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import { authorise, demandKind } from "../channels/admission.ts"
 import type { Refusals } from "../channels/refusals.ts"
-import { refuse } from "../channels/told.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
 import type { Session } from "../session.ts"
@@ -39,6 +38,8 @@ export class Deposits {
   readonly #refusals: Refusals
   readonly #incoming = new Map<string, IncomingDeposit>()
   readonly #outgoing = new Map<string, OutgoingDeposit>()
+  /** Whose targets are asked to prove themselves. */
+  readonly #proving = new Set<Collection>()
   /** Regions that a member may still have mapped. */
   #abandoned: { readonly uuid: string; readonly region: DepositRegion }[] = []
   readonly #timer: ReturnType<typeof setInterval>
@@ -64,7 +65,7 @@ export class Deposits {
     return this.#incoming.get(key)?.admission.member === member || this.#outgoing.get(key)?.member === member
   }
 
-  /** Resolves when it was answered, or refused. */
+  /** Resolves when it was answered. @throws MvmError why it is refused */
   async handle(member: Member, message: DepositMessage): Promise<void> {
     try {
       switch (message.name) {
@@ -78,7 +79,8 @@ export class Deposits {
           return await this.#collect(member, message)
       }
     } catch (error) {
-      this.#refused(member, message, asMvmError(error))
+      this.#failed(member, message, asMvmError(error))
+      throw error
     }
   }
 
@@ -215,7 +217,8 @@ export class Deposits {
       throw new MvmError("unreachable", "there is no such deposit for this VM")
     }
     const collection: Collection = { member, session, deposit, fields }
-    await handOut(this.#context, this.#keep, collection)
+    this.#proving.add(collection)
+    await handOut(this.#context, this.#keep, collection).finally(() => this.#proving.delete(collection))
     const region = DepositRegion.allocate(this.#context, member, fields.memory)
     const outgoing = new OutgoingDeposit(member, deposit, { files: this.#keep.files, region })
     const before = this.#outgoing.get(outgoing.key)
@@ -244,7 +247,8 @@ export class Deposits {
   #checkUnderWay(member: Member): void {
     const filling = [...this.#incoming.values()].filter(({ admission }) => admission.member === member)
     const collecting = [...this.#outgoing.values()].filter((outgoing) => outgoing.member === member)
-    if (filling.length + collecting.length < MAX_UNDER_WAY) return
+    const proving = [...this.#proving].filter((collection) => collection.member === member)
+    if (filling.length + collecting.length + proving.length < MAX_UNDER_WAY) return
     throw new MvmError("busy", `${member.record.name} has ${MAX_UNDER_WAY} deposits under way already`)
   }
 
@@ -256,29 +260,24 @@ export class Deposits {
     this.#keep.checkQuota(member.record, filling, moreBytes)
   }
 
-  /** A request that failed ends what it was about, and is written down like any refused one. */
-  #refused(member: Member, message: DepositMessage, failure: MvmError): void {
-    const { name, requestId, fields } = message
-    const incoming =
-      "depositId" in fields && fields.depositId ? this.#incoming.get(toHex(fields.depositId)) : undefined
+  /** A request that failed ends what it was about, and a refused deposit is written down like any refused request. */
+  #failed(member: Member, { name, fields }: DepositMessage, failure: MvmError): void {
+    const id = "depositId" in fields ? fields.depositId : undefined
+    const incoming = id && this.#incoming.get(toHex(id))
     const isMine = incoming?.admission.member === member
     // The region is its depositor's until it says CLOSE.
     if (isMine) incoming.close()
     const asked = name === "DEPOSIT" ? fields : isMine ? incoming.admission.asked : undefined
-    member.link.counters.refused += 1
-    if (asked) {
-      const { target, service } = asked
-      const { code, message: reason } = failure
-      this.#refusals.add(member.record, {
-        target,
-        service,
-        channel: null,
-        code,
-        message: `deposit: ${reason}`,
-      })
-    }
-    this.#context.log.warn("deposit_refused", { vm: member.record.name, name, message: failure.message })
-    if (requestId !== 0) refuse(this.#context, member, requestId, failure)
+    if (!asked) return
+    const { target, service } = asked
+    const { code, message } = failure
+    this.#refusals.add(member.record, {
+      target,
+      service,
+      channel: null,
+      code,
+      message: `deposit: ${message}`,
+    })
   }
 
   /** @param abandoned its depositor did not say that it lets go of the region */
