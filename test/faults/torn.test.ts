@@ -140,7 +140,7 @@ test("a vTPM that nobody noted, since the MVM died first, is ended at the next s
   const { vtpm } = JSON.parse(readFileSync(note, "utf8")) as { vtpm: { pid: number } }
   rmSync(note)
   await worksAgain(made)
-  expect(existsSync(`/proc/${vtpm.pid}`)).toBe(false)
+  await made.until("the end of the vTPM", () => !existsSync(`/proc/${vtpm.pid}`))
 }, 60_000)
 
 test("a vTPM's state that was cut short keeps that member out, in words, and no other", async () => {
@@ -155,6 +155,9 @@ test("a vTPM's state that was cut short keeps that member out, in words, and no 
   const agent = made.spawn(["guest", "agent", "--local", "a"])
   expect(await agent.over()).not.toBe(0)
   expect(made.log()).toMatch(/tpm could not start|vtpm|swtpm/i)
-  const { vms } = await made.status()
-  expect(vms.find(({ name }) => name === "b")).toMatchObject({ link: "up", verdict: "trusted" })
+  await made.until("a verdict on b", async () => {
+    const { vms } = await made.status()
+    const b = vms.find(({ name }) => name === "b")
+    return b?.link === "up" && b.verdict === "trusted"
+  })
 }, 60_000)

@@ -49,6 +49,8 @@ const DRIVES: readonly Drive[] = [
   { verb: "vm show", rest: "a", prints: true },
   { verb: "vm console", rest: "spare", status: 2 },
   { verb: "vm certificate", rest: "spare", status: 2 },
+  { verb: "vm libvirt-xml", rest: "spare", status: 2 },
+  { verb: "vm qemu-args", rest: "spare", status: 2 },
   { verb: "vm rm", rest: "spare", once: true },
   { verb: "measure learn", rest: "a" },
   { verb: "measure show", rest: "a", prints: true },

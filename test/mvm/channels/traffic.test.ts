@@ -42,7 +42,8 @@ async function opened({ mapped } = { mapped: true }): Promise<{
 test("what went through each ring is counted in units of 64 bytes, with its rate", async () => {
   const { channel, traffic, write } = await opened()
   expect(traffic.of(channel)).toBeUndefined()
-  const start = performance.now()
+  // Whole milliseconds: rates are then exact.
+  const start = Math.round(performance.now())
   traffic.look(start)
   expect(traffic.of(channel)).toMatchObject([{ bytes: 0 }, { bytes: 0 }])
   write("tail0", 100)
@@ -63,7 +64,7 @@ test("what went through each ring is counted in units of 64 bytes, with its rate
 test("records that are relayed are counted, with their rate", async () => {
   const { channel, traffic } = await opened({ mapped: false })
   expect(channel.transport).toBe("relay")
-  const start = performance.now()
+  const start = Math.round(performance.now())
   traffic.look(start)
   expect(traffic.of(channel)).toMatchObject([{ bytes: 0 }, { bytes: 0 }])
   traffic.relayed(channel, 0, 1000)
@@ -78,7 +79,7 @@ test("records that are relayed are counted, with their rate", async () => {
 
 test("a cursor that goes round goes on", async () => {
   const { channel, traffic, write } = await opened()
-  const start = performance.now()
+  const start = Math.round(performance.now())
   const last = 2 ** 32 - 10
   // Not believed in so short a time, but where counting goes on from.
   write("tail0", last)
@@ -92,7 +93,7 @@ test("a cursor that goes round goes on", async () => {
 
 test("cursors that no ring could have count nothing", async () => {
   const { channel, traffic, write } = await opened()
-  const start = performance.now()
+  const start = Math.round(performance.now())
   traffic.look(start)
   const lies: [number, number][] = [
     // More than a ring holds.
