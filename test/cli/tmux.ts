@@ -19,7 +19,6 @@ const RC = `PS1='$ '
 unset HISTFILE
 number='\\#'
 PROMPT_COMMAND='echo "$? \${number@P}" >>"$MVT_STATUSES"'
-PS0='$(echo >>"$MVT_STATUSES.begun")'
 `
 
 export interface TerminalOptions {
@@ -38,6 +37,7 @@ export class Terminal {
   readonly #socket = join(this.folder, "tmux")
   readonly #env: Record<string, string>
   #begun = 0
+  #shell = 0
 
   private constructor(options: TerminalOptions) {
     const env: Record<string, string | undefined> = {
@@ -67,6 +67,7 @@ export class Terminal {
       await terminal.#tmux("-f", "/dev/null", "new-session", "-d", ...size, "-c", cwd, shell)
       await terminal.#tmux("set-option", "-g", "history-limit", String(KEPT_LINES))
       await terminal.#tmux("pipe-pane", "-o", `exec cat >>${terminal.#raw}`)
+      terminal.#shell = Number(await terminal.#tmux("display-message", "-p", "#{pane_pid}"))
       await terminal.until("the shell", () => terminal.#statusOf(0) !== undefined)
       return terminal
     } catch (error) {
@@ -99,20 +100,30 @@ export class Terminal {
   }
 
   /**
-   * Resolves when bash has read the line typed last. A Ctrl-C before that is for the terminal, which throws away what
-   * was typed.
+   * Resolves when the command typed last has the terminal. A Ctrl-C before that is for the shell, and is lost on the
+   * command.
    */
   async begun(): Promise<void> {
-    const path = `${this.#statuses}.begun`
-    await this.until("the command's begin", () => {
-      return existsSync(path) && readFileSync(path, "utf8").length >= this.#begun
-    })
+    await this.until("the command's begin", () => this.isOver || foreground(this.#shell) !== this.#shell)
   }
 
   /** Resolves with the status of the command typed last. */
   async ended(): Promise<number> {
     await this.until("the command's end", () => this.#statusOf(this.#begun) !== undefined)
     return this.#statusOf(this.#begun) ?? NaN
+  }
+
+  /**
+   * Ctrl-C, whatever it meets. @returns the status of the command typed last, once the shell is ready for the next
+   */
+  async interrupt(): Promise<number> {
+    await this.press("C-c")
+    const status = await this.ended()
+    // One that came after the end is for the shell, which drops what is typed while it sees to it.
+    const before = this.#prompts()
+    await this.press("Enter")
+    await this.until("the prompt", () => this.#prompts() > before)
+    return status
   }
 
   /** Whether the command typed last has come to its end. */
@@ -202,6 +213,10 @@ export class Terminal {
     if (left.length > 0) throw new Error(`left behind: ${left.map(({ line }) => line).join(", ")}`)
   }
 
+  #prompts(): number {
+    return readFileSync(this.#statuses, "utf8").split("\n").length
+  }
+
   #statusOf(command: number): number | undefined {
     const lines = readFileSync(this.#statuses, "utf8").split("\n").slice(0, -1)
     const found = lines.find((line) => line.endsWith(` ${command}`))
@@ -244,4 +259,10 @@ export class Terminal {
         }
       })
   }
+}
+
+/** The process group that has the terminal of process `pid`: `tpgid`, field 8. @spec proc(5), /proc/PID/stat */
+function foreground(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[8 - 3])
 }

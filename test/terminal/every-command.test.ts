@@ -173,8 +173,9 @@ describe("interrupted early", () => {
       await terminal().type(line)
       await terminal().begun()
       await Bun.sleep(moment)
-      await terminal().press("C-c")
-      expect([130, ...expected(drive), ...(drive.isDaemon ? [0] : [])]).toContain(await terminal().ended())
+      expect([130, ...expected(drive), ...(drive.isDaemon ? [0] : [])]).toContain(
+        await terminal().interrupt(),
+      )
     }
     await inOrder(terminal())
     await nothingLeft(host(), "a", "b")

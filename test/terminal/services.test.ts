@@ -1,82 +1,26 @@
 /**
  * @module test/terminal/services
  *
- * cp, exec and forward in a real terminal.
+ * exec and forward in a real terminal.
  */
 
 import { beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdirSync, readdirSync, statSync, truncateSync } from "node:fs"
-import { basename, join } from "node:path"
+import { existsSync } from "node:fs"
+import { join } from "node:path"
 import { hostForFile } from "../integration/host.ts"
-import { coloursIn, inOrder, nothingLeft, terminalOf } from "./terminals.ts"
+import { inOrder, nothingLeft, terminalOf } from "./terminals.ts"
 
 const host = hostForFile({ members: ["a", "b"] })
-/** A hole: it takes half a minute to read, and no room. */
-const LARGE = 64 * 2 ** 30
-
-function there(): string {
-  return join(host().folder, "there")
-}
-
 beforeAll(async () => {
-  mkdirSync(there())
-  truncateSync(host().file("large", ""), LARGE)
-  await host().serves("b", "cp", "--copy", there())
   await host().serves("b", "shell", "--pty", "--", "/bin/sh", "-c", "PS1='in> ' exec sh -i")
   await host().serves("b", "echo", "--", "/bin/cat")
 }, 60_000)
-
-/** Files that are there and not whole; what a copy keeps to go on from has another name. */
-function partial(): string[] {
-  return readdirSync(there(), { recursive: true, encoding: "utf8" }).filter((path) => {
-    const stat = statSync(join(there(), path))
-    return stat.isFile() && !basename(path).startsWith(".") && stat.size !== LARGE
-  })
-}
 
 /** Services stay; what their callers had is gone. */
 async function callsOver(): Promise<void> {
   await host().until("the calls to be over", async () => (await host().status()).channels === 0)
   await nothingLeft(host(), "a")
 }
-
-describe("cp", () => {
-  test("shows how far it is, and ends at Ctrl-C with nothing half done in sight", async () => {
-    const terminal = await terminalOf(host(), { columns: 100 })
-    await terminal.type("mvm guest cp large b: --local a")
-    await terminal.shows(/\[#*-*\] {2}\d+ % {2}.*iB {2}.*\/s/)
-    await terminal.press("C-c")
-    expect(await terminal.ended()).toBe(130)
-    await inOrder(terminal)
-    expect(coloursIn(terminal.raw())).toEqual([])
-    await callsOver()
-    expect(partial()).toEqual([])
-  })
-
-  test("keeps to one line of a window of 20 columns", async () => {
-    const terminal = await terminalOf(host(), { columns: 20, rows: 12 })
-    await terminal.type("mvm guest cp large b:narrow --local a")
-    const screen = await terminal.shows(/\d+ % {2}/)
-    expect(screen.split("\n").filter((line) => /iB/.test(line)).length).toBeLessThanOrEqual(1)
-    await terminal.press("C-c")
-    expect(await terminal.ended()).toBe(130)
-    await callsOver()
-  })
-
-  test("at any moment of it leaves no file that is not whole", async () => {
-    const terminal = await terminalOf(host())
-    for (let moment = 0; moment < 6; moment += 1) {
-      await terminal.type(`mvm guest cp large b:at-${moment} --local a`)
-      await terminal.begun()
-      await Bun.sleep(moment * 100)
-      await terminal.press("C-c")
-      // A hole is copied fast.
-      expect([0, 130]).toContain(await terminal.ended())
-    }
-    await callsOver()
-    expect(partial()).toEqual([])
-  }, 60_000)
-})
 
 describe("exec --pty", () => {
   test("is a terminal there: its keys, its size, its Ctrl-C and its status", async () => {
@@ -139,8 +83,7 @@ describe("forward", () => {
     })
     client.write("hello")
     await terminal.until("the echo", () => heard.join("") === "hello")
-    await terminal.press("C-c")
-    expect(await terminal.ended()).toBe(130)
+    expect(await terminal.interrupt()).toBe(130)
     await closed.promise
     expect(existsSync(socket)).toBe(false)
     await inOrder(terminal)

@@ -5,19 +5,21 @@
  * must be so after any command that was interrupted.
  */
 
-import { afterEach, expect } from "bun:test"
+import { expect, onTestFinished } from "bun:test"
 import { delimiter } from "node:path"
 import type { TestHost } from "../integration/host.ts"
 import { Terminal, type TerminalOptions } from "../cli/tmux.ts"
 
 const open: Terminal[] = []
 
-afterEach(async () => {
-  for (const terminal of open.splice(0)) await terminal.close()
-}, 60_000)
-
 /** One that its test closes. */
 export async function terminalOf(host: TestHost, options: TerminalOptions = {}): Promise<Terminal> {
+  // Hooks of a module that several test files import run for the first of them alone.
+  if (open.length === 0) {
+    onTestFinished(async () => {
+      for (const terminal of open.splice(0)) await terminal.close()
+    })
+  }
   const terminal = await openTerminal(host, options)
   open.push(terminal)
   return terminal
