@@ -31,6 +31,12 @@ const OPEN = new Set<ErrorCode>([
   "interrupted",
 ])
 
+/** A path or a trace: no name of a member, a service or a field has such characters. */
+const OF_HOST = /[/\n\\]/
+
+/** A member's own words, which are its own to say. */
+const OF_PEER = /^[\w.-]+ could not answer: /
+
 /** What stands in for the operator's words, and what the operator can do. */
 const REPLACED = new Map<ErrorCode, readonly [string, string]>([
   ["no_space", ["the host has no space left", "the log of mvm serve says where"]],
@@ -43,7 +49,11 @@ export function reduced(failure: MvmError, reader: string): MvmError {
   const { code, message, hint } = failure
   const replaced = REPLACED.get(code)
   if (replaced) return new MvmError(code, replaced[0], { hint: `operator: ${replaced[1]}` })
-  if (OPEN.has(code)) return new MvmError(code, message, { hint })
+  if (OPEN.has(code)) {
+    return OF_HOST.test(message) && !OF_PEER.test(message)
+      ? new MvmError(code, "the MVM could not do it", { hint: "operator: the log of mvm serve says why" })
+      : new MvmError(code, message, { hint: hint !== undefined && OF_HOST.test(hint) ? undefined : hint })
+  }
   if (failure.status !== STATUS.attestation) {
     return new MvmError("internal", "the MVM failed", { hint: "operator: the log of mvm serve says why" })
   }

@@ -22,6 +22,18 @@ describe("what a guest is told", () => {
     expect(reduced(asMvmError(new Error("ENOENT: /etc/shadow")), "a").message).not.toContain("/")
   })
 
+  test("is no path and no trace, whatever the code of the failure and however it came to be", () => {
+    const trace = "cannot connect to /var/lib/mvm/run/a/tpm.sock: ENOENT\n    at open (/src/mvm/serve.ts:1:2)"
+    for (const code of Object.keys(CODES) as ErrorCode[]) {
+      const failure = new MvmError(code, trace, {
+        hint: "look at /var/lib/mvm/logs",
+        cause: new Error(trace),
+      })
+      const { message, hint = "" } = reduced(failure, "a")
+      expect([code, /[/\n]| at /.test(message + hint)]).toEqual([code, false])
+    }
+  })
+
   test("keeps the exit status of every failure but those of the host", () => {
     for (const code of Object.keys(CODES) as ErrorCode[]) {
       const failure = new MvmError(code, "a: something")
