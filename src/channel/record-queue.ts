@@ -21,7 +21,7 @@ export const RELAY_PAYLOAD_BYTES = MAX_RELAYED_BYTES - HEAD_BYTES
 export const RELAY_WINDOW_BYTES = 512 * 1024
 
 /** The same between a command and its agent when the agent carries records to and from a ring. */
-export const CARRIED_WINDOW_BYTES = 1024 * 1024
+export const CARRIED_WINDOW_BYTES = 512 * 1024
 
 /** What a record counts beside its length: what holding it costs, however short it is. */
 const OVERHEAD_BYTES = 232

@@ -21,7 +21,7 @@ import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import type { ByteStream, StreamHandlers } from "../platform/virtio-port.ts"
 import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
-import { BulkQueue, STREAM_LOW_BYTES } from "../wire/bulk-queue.ts"
+import { BulkQueue, READ_STEP_BYTES, STREAM_LOW_BYTES } from "../wire/bulk-queue.ts"
 import { Link, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { PROTOCOL_VERSION } from "../wire/messages.ts"
 
@@ -78,6 +78,9 @@ export class LinkClient {
   #stopped = false
   #timer: ReturnType<typeof setInterval> | undefined
   #lastAnswerMs = 0
+  /** Of records, since the link began. */
+  #readBytes = 0
+  #saidReadBytes = 0
   readonly #awaiting = new Set<() => void>()
 
   constructor(options: LinkClientOptions) {
@@ -87,7 +90,10 @@ export class LinkClient {
         if (message.name === "WELCOME") this.#welcomed(message)
         else if (message.name === "POKE") this.#greet()
       },
-      onMessage: (message) => this.#options.onMessage(message),
+      onMessage: (message) => {
+        if (message.name === "RECORD") this.#count(message.fields.record.length)
+        this.#options.onMessage(message)
+      },
       onEpoch: () => {},
       onDesync: () => this.#greet(),
     })
@@ -95,6 +101,14 @@ export class LinkClient {
       ready: () => this.#takesBulk(),
       send: (name, fields) => this.link.send(name, fields),
     })
+  }
+
+  /** Lets the MVM know what was read, before more comes than it lets be unread. */
+  #count(lengthBytes: number): void {
+    this.#readBytes += lengthBytes
+    if (this.#readBytes - this.#saidReadBytes < READ_STEP_BYTES) return
+    this.#saidReadBytes = this.#readBytes
+    this.link.send("READ", { bytes: this.#readBytes })
   }
 
   /** Whether relayed records may go out now. */
@@ -214,6 +228,8 @@ export class LinkClient {
     }
     const keys = linkKeys(x25519Shared(hello.pair.privateKey, fields.mvmShare), transcript)
     this.link.adoptKeys(fields.epoch, keys.toMvm, keys.toGuest)
+    this.#readBytes = 0
+    this.#saidReadBytes = 0
     void this.#prove(fields)
   }
 

@@ -149,6 +149,8 @@ export class Broker {
         if (channel.state === "open") this.#hint(otherEnd(channel, end), "KICK", message.fields)
         return
       }
+      case "READ":
+        return member.bulk.read(message.fields.bytes)
       case "RECORD":
       case "CREDIT":
       case "RESUME":

@@ -14,7 +14,7 @@ import type { Log } from "../lib/log.ts"
 import { peerCredentials } from "../platform/posix.ts"
 import { connectUnix, listenUnix, type ByteSocket, type UnixListener } from "../platform/unix-socket.ts"
 import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
-import { BulkQueue, STREAM_LOW_BYTES } from "../wire/bulk-queue.ts"
+import { BulkQueue, STREAM_LOW_BYTES, UNREAD_BYTES } from "../wire/bulk-queue.ts"
 import { Link, type LinkMessage, type NamedMessage } from "../wire/link.ts"
 import { PROTOCOL_VERSION } from "../wire/messages.ts"
 import { FairShares } from "./fair-share.ts"
@@ -138,11 +138,14 @@ export class Hub {
       offers: new Map(),
       socket: undefined,
       session: undefined,
-      bulk: new BulkQueue({
-        ready: () =>
-          member.session !== undefined && (member.socket?.backlogBytes ?? Infinity) < STREAM_LOW_BYTES,
-        send: (name, fields) => member.link.send(name, fields),
-      }),
+      bulk: new BulkQueue(
+        {
+          ready: () =>
+            member.session !== undefined && (member.socket?.backlogBytes ?? Infinity) < STREAM_LOW_BYTES,
+          send: (name, fields) => member.link.send(name, fields),
+        },
+        UNREAD_BYTES,
+      ),
       link: new Link("mvm", (bytes) => member.socket?.write(bytes), {
         onOpenMessage: (message) => {
           if (message.name === "HELLO") {

@@ -4,7 +4,7 @@
  * A virtio-serial port as a byte stream. One process can hold a port; the kernel names it in sysfs.
  */
 
-import { close, constants, createReadStream, openSync, readFileSync, readdirSync, write } from "node:fs"
+import { close, constants, openSync, read, readFileSync, readdirSync, write } from "node:fs"
 import { MvmError, errnoOf } from "../lib/errors.ts"
 
 /** A stream of bytes with an owner who is told when it ends. */
@@ -16,6 +16,7 @@ export interface ByteStream {
 }
 
 export interface StreamHandlers {
+  /** `chunk` is the stream's again when this returns. */
   onData(chunk: Uint8Array): void
   onClose(): void
   /** Less is waiting to be written than before. */
@@ -24,6 +25,8 @@ export interface StreamHandlers {
 
 const SYSFS_PORTS = "/sys/class/virtio-ports"
 const MAX_BACKLOG_BYTES = 4 * 1024 * 1024
+const READ_BYTES = 64 * 1024
+const RETRY_MS = 5
 
 /** The device of the port called `name`, or undefined when the machine has none. */
 export function findVirtioPort(name: string): string | undefined {
@@ -59,7 +62,8 @@ export function openVirtioPort(path: string, handlers: StreamHandlers): ByteStre
 class VirtioPort implements ByteStream {
   readonly #fd: number
   readonly #handlers: StreamHandlers
-  readonly #input: ReturnType<typeof createReadStream>
+  /** Read into again and again: the driver gives 4 KiB at a time, which is not worth an allocation each. */
+  readonly #input = new Uint8Array(READ_BYTES)
   #queue: Uint8Array[] = []
   #backlogBytes = 0
   #writing = false
@@ -68,10 +72,7 @@ class VirtioPort implements ByteStream {
   constructor(fd: number, handlers: StreamHandlers) {
     this.#fd = fd
     this.#handlers = handlers
-    this.#input = createReadStream("", { fd, autoClose: false, highWaterMark: 65536 })
-    this.#input.on("data", (chunk) => handlers.onData(chunk as Uint8Array))
-    this.#input.on("error", () => this.close())
-    this.#input.on("end", () => this.close())
+    this.#readNext()
   }
 
   get backlogBytes(): number {
@@ -90,9 +91,20 @@ class VirtioPort implements ByteStream {
     if (this.#closed) return
     this.#closed = true
     this.#queue = []
-    this.#input.destroy()
     close(this.#fd, () => {})
     this.#handlers.onClose()
+  }
+
+  #readNext(): void {
+    if (this.#closed) return
+    read(this.#fd, this.#input, 0, READ_BYTES, null, (error, got) => {
+      if (this.#closed) return
+      // Nobody at the host's side holds the port: until somebody does there is nothing to read.
+      if (error && errnoOf(error) === "EAGAIN") return void setTimeout(() => this.#readNext(), RETRY_MS)
+      if (error || got === 0) return this.close()
+      this.#handlers.onData(this.#input.subarray(0, got))
+      this.#readNext()
+    })
   }
 
   #writeNext(): void {
@@ -105,7 +117,7 @@ class VirtioPort implements ByteStream {
     write(this.#fd, bytes, 0, bytes.length, null, (error, written) => {
       if (error) {
         // No reader at the host's side yet: what was said is lost there too, and HELLO is repeated.
-        if (errnoOf(error) === "EAGAIN") setTimeout(() => this.#retry(bytes), 5)
+        if (errnoOf(error) === "EAGAIN") setTimeout(() => this.#retry(bytes), RETRY_MS)
         else this.close()
         return
       }

@@ -12,14 +12,24 @@
  *            channel 2 ─┴─ least sent goes first ┘
  * ```
  *
+ * The stream is not all: socket, QEMU and the guest's kernel hold most of a MiB that nobody has read. An end that knows
+ * of that has the other one say how much it read, and is never further ahead of it than a limit, so that what is no
+ * bulk finds little before it all the way.
+ *
  * Not here: how much may wait in a line. The window (channel/record-queue) bounds it, and who does not trust the
  * other end to keep it looks at {@link BulkQueue.heldBytes}.
  */
 
 import type { Fields } from "./link.ts"
 
-/** The stream gets more while less than this waits in it: two frames, so that it never runs dry. */
-export const STREAM_LOW_BYTES = 64 * 1024
+/** The stream gets more while less than this waits in it. */
+export const STREAM_LOW_BYTES = 16 * 1024
+
+/** Records that are out and were not read yet: two frames and a part, so that the way never runs dry. */
+export const UNREAD_BYTES = 128 * 1024
+
+/** The reader of a link says how far it is after this much more. */
+export const READ_STEP_BYTES = 32 * 1024
 
 /** What any frame costs the link beside its record, however short that is. */
 const FRAME_COST_BYTES = 512
@@ -48,9 +58,24 @@ export class BulkQueue {
   readonly #lines = new Map<string, Line>()
   /** Where the line that was served last stood: a new one begins there, with no claim for the time before. */
   #clock = 0
+  readonly #mostUnread: number
+  #sentBytes = 0
+  #readBytes = 0
 
-  constructor(writer: BulkWriter) {
+  /** @param mostUnread how far it may be ahead of what the other end of the link read, see {@link read} */
+  constructor(writer: BulkWriter, mostUnread = Infinity) {
     this.#writer = writer
+    this.#mostUnread = mostUnread
+  }
+
+  /**
+   * The other end read so many bytes of records since the link began.
+   *
+   * Trust: the number is the other end's, and what it says harms itself.
+   */
+  read(bytes: number): void {
+    this.#readBytes = Math.max(this.#readBytes, Math.min(bytes, this.#sentBytes))
+    this.pump()
   }
 
   /** Bytes of records that wait in `line`. */
@@ -87,6 +112,8 @@ export class BulkQueue {
   /** The link began anew: nothing that waited belongs to it. */
   clear(): void {
     this.#lines.clear()
+    this.#sentBytes = 0
+    this.#readBytes = 0
   }
 
   /** Hands on what the stream takes now. To be called whenever that may be more than before. */
@@ -111,6 +138,7 @@ export class BulkQueue {
   }
 
   #sendRecord(): boolean {
+    if (this.#sentBytes - this.#readBytes >= this.#mostUnread) return false
     let least: [string, Line] | undefined
     for (const entry of this.#lines) {
       if (entry[1].records.length > 0 && (!least || entry[1].sentBytes < least[1].sentBytes)) least = entry
@@ -121,6 +149,7 @@ export class BulkQueue {
     this.#clock = line.sentBytes
     line.sentBytes += fields.record.length + FRAME_COST_BYTES
     line.heldBytes -= fields.record.length
+    this.#sentBytes += fields.record.length
     if (line.records.length === 0) this.#lines.delete(key)
     this.#writer.send("RECORD", fields)
     return true

@@ -244,6 +244,8 @@ export const MESSAGES = defineTable({
     maxBytes: 128,
     fields: { channelId, received: u53, taken: u53, answer: bool },
   }),
+  /** So many bytes of records came over this link since it began. */
+  READ: row({ id: 67, from: "guest", since: 1, maxBytes: 64, fields: { bytes: u53 } }),
 
   MEASURE: row({ id: 48, from: "mvm", since: 1, maxBytes: 128, fields: { nonce, logOffset: u53 } }),
   MEASURED: row({ id: 49, from: "guest", since: 1, maxBytes: 4096, fields: { quote } }),

@@ -1,19 +1,20 @@
 import { describe, expect, test } from "bun:test"
-import { BulkQueue, type BulkName } from "../../src/wire/bulk-queue.ts"
+import { BulkQueue, type BulkName, type BulkWriter } from "../../src/wire/bulk-queue.ts"
 
 const CHANNEL = new Uint8Array(16)
 
 /** A queue whose stream takes `room` frames at a time. */
-function queue() {
+function queue(mostUnread?: number) {
   const sent: { name: BulkName; text: string }[] = []
   const stream = { room: 0 }
-  const bulk = new BulkQueue({
+  const writer: BulkWriter = {
     ready: () => stream.room > 0,
     send: (name, fields) => {
       stream.room -= 1
       sent.push({ name, text: text(name, fields as unknown as Record<string, unknown>) })
     },
-  })
+  }
+  const bulk = new BulkQueue(writer, mostUnread)
   const take = (room: number): string[] => {
     stream.room = room
     bulk.pump()
@@ -81,6 +82,24 @@ describe("bulk", () => {
     bulk.mark("b", "RESUME", { channelId: CHANNEL, received: 0, taken: 7, answer: false })
     bulk.mark("b", "RESUME", { channelId: CHANNEL, received: 0, taken: 8, answer: true })
     expect(take(10)).toEqual(["CREDIT 50", "RESUME 8", "a0"])
+  })
+
+  test("is never further ahead of what the other end read than its limit; what steers it is not held up", () => {
+    const { bulk, take } = queue(2500)
+    for (let count = 0; count < 9; count++) bulk.record("a", record("a", count))
+    expect(take(100)).toEqual(["a0", "a1", "a2"])
+    bulk.mark("a", "CREDIT", { channelId: CHANNEL, taken: 1 })
+    expect(take(100)).toEqual(["CREDIT 1"])
+    bulk.read(1000)
+    expect(take(100)).toEqual(["a3"])
+    // Less than before says nothing, and more than was sent no more than that.
+    bulk.read(0)
+    expect(take(100)).toEqual([])
+    bulk.read(Number.MAX_SAFE_INTEGER)
+    expect(take(100)).toEqual(["a4", "a5", "a6"])
+    bulk.clear()
+    for (let count = 0; count < 9; count++) bulk.record("a", record("a", count))
+    expect(take(100)).toEqual(["a0", "a1", "a2"])
   })
 
   test("that is dropped is not sent, alone or with what steers it", () => {

@@ -23,6 +23,9 @@ import type { BulkQueue } from "../../wire/bulk-queue.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import type { Carrier, CommandPort } from "./carrier.ts"
 
+/** A command is given more while it holds less than this. */
+const UNTAKEN_BYTES = 128 * 1024
+
 export interface RelayOptions {
   readonly channelId: Uint8Array
   /** hex of `channelId` */
@@ -39,7 +42,10 @@ export class RelayCarrier implements Carrier {
   readonly #kept: Fields<"RECORD">[] = []
   #sentBytes = 0
   #takenByPeerBytes = 0
+  /** Received and not given to the command yet, oldest first. */
+  readonly #waiting: Uint8Array[] = []
   #receivedBytes = 0
+  #givenBytes = 0
   #takenBytes = 0
   #isPaused: boolean
   #isClosed = false
@@ -65,10 +71,11 @@ export class RelayCarrier implements Carrier {
 
   takenByCommand(takenBytes: number): void {
     if (this.#isClosed) return
-    if (takenBytes < this.#takenBytes || takenBytes > this.#receivedBytes) {
+    if (takenBytes < this.#takenBytes || takenBytes > this.#givenBytes) {
       throw new MvmError("protocol", "CREDIT.taken: not what was given")
     }
     this.#takenBytes = takenBytes
+    this.#give()
     const { channelId, key, bulk } = this.#options
     bulk.mark(key, "CREDIT", { channelId, taken: takenBytes })
   }
@@ -94,6 +101,7 @@ export class RelayCarrier implements Carrier {
   close(): void {
     this.#isClosed = true
     this.#kept.length = 0
+    this.#waiting.length = 0
     this.#options.bulk.drop(this.#options.key)
   }
 
@@ -105,7 +113,18 @@ export class RelayCarrier implements Carrier {
       throw new MvmError("protocol", "relay.record: the other end sent more than the window holds")
     }
     this.#receivedBytes = receivedBytes
-    this.#options.command.record(record)
+    this.#waiting.push(record)
+    this.#give()
+  }
+
+  /** What the command has and did not take stays little, so that it hears of a revocation before most of the window. */
+  #give(): void {
+    while (this.#givenBytes - this.#takenBytes < UNTAKEN_BYTES) {
+      const record = this.#waiting.shift()
+      if (!record) return
+      this.#givenBytes += costOf(record.length)
+      this.#options.command.record(record)
+    }
   }
 
   #takenByPeer(takenBytes: number): void {

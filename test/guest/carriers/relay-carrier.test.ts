@@ -115,9 +115,16 @@ describe("a relayed channel", () => {
       }, 0)
       expect(held).toBeLessThanOrEqual(RELAY_WINDOW_BYTES)
       carry(asker, answerer)
-      seen = drain(opener, seen)
+      // The command is given a part at a time, and more as it takes that.
+      const parts: number[] = []
+      for (let before = -1; before < seen;) {
+        before = seen
+        seen = drain(opener, seen)
+        parts.push(seen - before)
+        answerer.credit()
+      }
+      expect(Math.max(...parts)).toBeLessThan(20)
       expect(seen).toBe(sent)
-      answerer.credit()
       carry(answerer, asker)
     }
     expect(sent).toBeGreaterThan(20 * 40)
@@ -137,7 +144,7 @@ describe("a relayed channel", () => {
   })
 
   test("loses nothing when either link begins anew, at any moment, again and again", () => {
-    for (let seed = 1; seed <= 60; seed++) {
+    for (let seed = 1; seed <= 40; seed++) {
       const pick = seeded(seed)
       const { asker, answerer, sealer, opener } = pair()
       let [sent, seen] = [0, 0]
@@ -185,7 +192,7 @@ describe("a relayed channel", () => {
 describe("whoever stands between the ends", () => {
   test("by dropping, doubling, swapping, changing or making up frames gets no wrong byte released", () => {
     let refused = 0
-    for (let seed = 1; seed <= 400; seed++) {
+    for (let seed = 1; seed <= 200; seed++) {
       const pick = seeded(seed)
       const { asker, answerer, sealer, opener } = pair()
       let [sent, seen] = [0, 0]
@@ -207,7 +214,7 @@ describe("whoever stands between the ends", () => {
       expect(seen).toBeLessThanOrEqual(sent)
       if (failure) refused += 1
     }
-    expect(refused).toBeGreaterThan(100)
+    expect(refused).toBeGreaterThan(50)
   })
 
   test("who leaves one out with its place ends the channel with status 5: the numbers no longer fit", () => {
