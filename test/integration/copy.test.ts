@@ -24,7 +24,7 @@ const MIB = 1 << 20
 afterAll(async () => {
   await stopped(service)
 }, 30_000)
-const host = hostForFile({ members: ["a", "b"] })
+const host = hostForFile({ members: ["a", "b", "bare"], agents: { bare: ["--map", "none"] } })
 
 /** A service of `b`, until the test file ends. */
 async function serve(folder: string, ...words: string[]): Promise<Running> {
@@ -152,6 +152,27 @@ describe("cp", () => {
   ])("%j is wrong usage", async (words, message) => {
     const { status, stderr } = await cp(...words)
     expect([status, stderr]).toEqual([2, expect.stringContaining(message)])
+  })
+
+  test.each([
+    ["over the relay", ["guest", "cp", "--local", "bare"]],
+    ["with the content hashed as well", ["guest", "cp", "--local", "a", "--digest", "sha256"]],
+    ["from the host itself", ["cp"]],
+  ])("%s puts there what it takes back", async (_, words) => {
+    const { source, name, target } = place()
+    if (words[0] === "cp") {
+      // The first who uses it makes it; what it runs is learnt after that.
+      await host().run("send", "b")
+      await host().must("measure", "learn", "host")
+    }
+    manyFiles(source, 50)
+    writeFileSync(join(source, "large"), noise(3 * MIB))
+    const put = await host().run(...words, "-r", `${source}/.`, `b:${name}`)
+    expect([put.status, put.stderr]).toEqual([0, expect.stringContaining("51 files")])
+    expect(differences(source, target)).toBe("")
+    const back = folder("back")
+    expect((await host().run(...words, "-r", `b:${name}/.`, back)).status).toBe(0)
+    expect(differences(source, back)).toBe("")
   })
 
   test("says so where nobody serves, and waits for it where asked", async () => {

@@ -131,7 +131,7 @@ describe("a copy that broke off", () => {
     expect([put.error, taken.error]).toEqual([undefined, undefined])
     expect(differences(source, target)).toBe("")
     expect(differences(source, back)).toBe("")
-  })
+  }, 60_000)
 
   test("and is not asked for again leaves a partial, which goes with the next copy of that folder", async () => {
     const { source, target } = places()
