@@ -18,7 +18,7 @@ import { BULK_PAYLOAD_BYTES } from "./ring-records.ts"
 export const RELAY_PAYLOAD_BYTES = MAX_RELAYED_BYTES - HEAD_BYTES
 
 /** How far a sender may be ahead on a relay. Held at most once by each agent and twice by the MVM. */
-export const RELAY_WINDOW_BYTES = 512 * 1024
+export const RELAY_WINDOW_BYTES = 256 * 1024
 
 /** The same between a command and its agent when the agent carries records to and from a ring. */
 export const CARRIED_WINDOW_BYTES = 512 * 1024

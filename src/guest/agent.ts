@@ -10,10 +10,10 @@ import type { Log } from "../lib/log.ts"
 import { VERSION } from "../lib/version.ts"
 import { NO_BINDING } from "../tcb/binding.ts"
 import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage } from "../wire/link.ts"
-import type { BulkQueue } from "../wire/bulk-queue.ts"
 import { LOG_CHUNK_BYTES, type Program } from "../wire/messages.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
 import { AgentOffers } from "./agent-offers.ts"
+import { Carriers } from "./carriers/carriers.ts"
 import { CommandDoor, refuseSecondAgent } from "./command-door.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
 import type { Environment } from "./environment.ts"
@@ -42,6 +42,7 @@ export interface AgentOptions {
 
 export class Agent implements SessionHost {
   readonly channels: AgentChannels
+  readonly carriers: Carriers
   readonly deposits: AgentDeposits
   readonly log: Log
   readonly #environment: Environment
@@ -95,6 +96,7 @@ export class Agent implements SessionHost {
       log: options.log,
       linked: (gone) => this.#client.linked(Infinity, gone),
     })
+    this.carriers = new Carriers(this.#client.bulk)
     this.#evidence = new EvidenceMaker(vtpm, source, this.#client.link)
     this.deposits = new AgentDeposits({
       client: this.#client,
@@ -142,14 +144,6 @@ export class Agent implements SessionHost {
     }
     this.#client.stop()
     this.#vtpm.close()
-  }
-
-  get bulk(): BulkQueue {
-    return this.#client.bulk
-  }
-
-  mayMap(uid: number): boolean {
-    return uid === 0 || uid === process.geteuid?.()
   }
 
   /** One line for people. */

@@ -12,28 +12,22 @@ import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { clip, type Fields, type NamedMessage } from "../wire/link.ts"
 import { LocalLink, type LocalFields, type LocalMessage, type LocalName } from "../wire/local-link.ts"
-import type { Region } from "../wire/local-messages.ts"
 import type { Program } from "../wire/messages.ts"
-import type { BulkQueue } from "../wire/bulk-queue.ts"
 import { MAX_RELAYED_BYTES } from "../wire/fields.ts"
 import type { ByteSocket } from "../platform/unix-socket.ts"
 import type { AgentChannel, AgentChannels, Caller, EndFields } from "./agent-channels.ts"
 import type { PeerEnd } from "./opening-set.ts"
-import type { Carrier, CommandPort } from "./carriers/carrier.ts"
-import { RelayCarrier } from "./carriers/relay-carrier.ts"
+import type { Carrier } from "./carriers/carrier.ts"
+import type { Carriers } from "./carriers/carriers.ts"
 import type { AgentDeposits } from "./deposits/agent-deposits.ts"
 import { DepositSession } from "./deposits/deposit-session.ts"
-import { RingCarrier } from "./carriers/ring-carrier.ts"
 
 /** What the session needs of its agent. */
 export interface SessionHost {
   readonly channels: AgentChannels
   readonly deposits: AgentDeposits
   readonly log: Log
-  /** What is relayed to the MVM. */
-  readonly bulk: BulkQueue
-  /** Whether programs of this user may map the memory, which shows them every channel's. */
-  mayMap(uid: number): boolean
+  readonly carriers: Carriers
   statusJson(program: Program): Promise<string>
   standingJson(): Promise<string>
   /** Whom `program` may reach, by name from behind `after` on. */
@@ -136,7 +130,7 @@ export class CommandSession {
 
   /** Nothing that comes after this is released. */
   revoked(message: string): void {
-    this.carrier?.close()
+    this.#host.carriers.end(this.carrier)
     this.tell("REVOKE", { message })
   }
 
@@ -262,33 +256,31 @@ export class CommandSession {
 
   /** The channel is the command's from here on. @throws MvmError when its memory cannot be mapped here. */
   #hand(channel: AgentChannel): void {
-    const { region } = channel
-    const isMapped = region !== undefined && this.#host.mayMap(this.#program.uid)
+    const { carriers } = this.#host
+    const isMapped = channel.region !== undefined && carriers.mayMap(this.#program.uid)
     this.tell("CHANNEL", {
       channelId: channel.channelId,
       asker: channel.asker,
       decision: channel.decision,
       laddress: channel.grant.laddress,
-      region: isMapped ? region : undefined,
+      region: isMapped ? channel.region : undefined,
       peerShare: channel.peerShare,
       acceptSignature: channel.acceptSignature,
       openSignature: channel.openSignature,
       leaseMs: channel.leaseMs,
     })
-    if (!isMapped) this.carrier = this.#carrierFor(channel, region)
-    for (const message of channel.early) this.peerEnd(message)
-  }
-
-  #carrierFor(channel: AgentChannel, region: Region | undefined): Carrier {
-    const { channelId, key, asker } = channel
-    const command: CommandPort = {
-      record: (record) => this.#tellRecord(record),
-      taken: (taken) => this.tell("CREDIT", { taken }),
-      fail: (error) => this.#fail(asMvmError(error)),
+    if (!isMapped) {
+      this.carrier = carriers.begin(channel, {
+        uid: this.#program.uid,
+        command: {
+          record: (record) => this.#tellRecord(record),
+          taken: (taken) => this.tell("CREDIT", { taken }),
+          fail: (error) => this.#fail(asMvmError(error)),
+        },
+        kick: () => this.#host.toMvm("KICK", channel.kick),
+      })
     }
-    if (!region) return new RelayCarrier({ channelId, key, asker, bulk: this.#host.bulk, command })
-    const kick = (): void => this.#host.toMvm("KICK", channel.kick)
-    return new RingCarrier({ region, asker, command, kick })
+    for (const message of channel.early) this.peerEnd(message)
   }
 
   #tellRecord(record: Uint8Array): void {
@@ -309,7 +301,7 @@ export class CommandSession {
   #leave(channel: AgentChannel, how: "CLOSE" | "ABORT", reason: string, code = "aborted"): void {
     if (this.channel !== channel) return
     this.channel = undefined
-    this.carrier?.close()
+    this.#host.carriers.end(this.carrier)
     this.carrier = undefined
     this.#offerShare = undefined
     this.#challenge = undefined
@@ -332,7 +324,7 @@ export class CommandSession {
   #fail(error: MvmError): void {
     if (this.#ended || this.#failed) return
     this.#failed = true
-    this.carrier?.close()
+    this.#host.carriers.end(this.carrier)
     this.#link.send("FAILED", {
       code: error.code,
       message: clip(error.message, 1000),

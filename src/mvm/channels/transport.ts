@@ -13,9 +13,12 @@ import type { Member } from "../member.ts"
 import type { Constraints } from "../policy/decide.ts"
 import type { Session } from "../session.ts"
 
-/** Relayed channels that one member may have asked for, and have in all: each holds queues in the MVM's memory. */
+/**
+ * Relayed channels that one member may have asked for, and have in all: for each, twice a window may wait for it in the
+ * MVM's memory.
+ */
 const MAX_ASKED = 32
-const MAX_RELAYED = 128
+const MAX_RELAYED = 64
 
 /** An end as it was when the request came. */
 export interface End {
