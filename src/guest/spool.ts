@@ -57,7 +57,7 @@ export class Spool {
       `cannot hold the output back in ${this.directory}: ${isFull ? "it is full" : (errno ?? "failed")}`,
       {
         cause,
-        hint: isFull ? "name a larger directory with TMPDIR, or leave out --verify-first" : undefined,
+        hint: isFull ? "name a larger directory with TMPDIR" : undefined,
       },
     )
   }

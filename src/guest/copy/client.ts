@@ -71,8 +71,7 @@ export async function pushFiles(
     checksum,
     totals,
   } as const
-  const { tally } = await new Sender(stream, sources, { recursive, totals, observer, request }).run()
-  return tally
+  return new Sender(stream, sources, { recursive, totals, observer, request }).run()
 }
 
 export interface PullOptions extends CopyOptions {
@@ -102,8 +101,7 @@ export async function pullFiles(
     totals,
   } as const
   const receiver = new Receiver(stream, folder, { limits, links, checksum, reveals: true, observer, request })
-  const { tally } = await receiver.run()
-  return tally
+  return receiver.run()
 }
 
 function localSource(path: string): { folder: Folder; name: Uint8Array | undefined } {

@@ -9,7 +9,7 @@
  * are held to what was announced and to the receiver's limits, and what runs ahead is bounded by the window.
  */
 
-import { MvmError, asMvmError } from "../../lib/errors.ts"
+import { MvmError, STATUS, asMvmError } from "../../lib/errors.ts"
 import type { Folder } from "../../platform/folder.ts"
 import type { ByteDuplex } from "../streams/byte-duplex.ts"
 import type { ByteInput } from "./byte-input.ts"
@@ -22,7 +22,7 @@ import { Pacer } from "./pacer.ts"
 import { Responder, type Announced } from "./responder.ts"
 import { nextPhase, type Phase } from "./receiver-phase.ts"
 import { Settling } from "./settling.ts"
-import { Tally, type CopyObserver, type CopySummary } from "./tally.ts"
+import { Tally, type CopyObserver } from "./tally.ts"
 import { CopyWire } from "./wire.ts"
 import { fromWire } from "./wire-time.ts"
 
@@ -71,7 +71,7 @@ export class Receiver {
   }
 
   /** @throws MvmError as the sender did, `protocol`, `truncated`, or why this end can take no more. */
-  async run(): Promise<{ summary: CopySummary; tally: Tally }> {
+  async run(): Promise<Tally> {
     try {
       const answering = this.#responder.run().catch((error: unknown) => this.#fail(error))
       await this.#read().catch((error: unknown) => this.#fail(error))
@@ -79,17 +79,18 @@ export class Receiver {
       await this.#settling.all()
       if (this.#failure) throw this.#failure
       await this.#wire.end()
-      return { summary: this.#tally.summary(), tally: this.#tally }
+      return this.#tally
     } finally {
       this.#letGo()
     }
   }
 
-  /** What is not stored stays for the next copy, where that is worth it. */
+  /** What a broken stream left half stays for the next copy, where that is worth it. */
   #letGo(): void {
+    const keep = this.#failure !== undefined && isBreak(this.#failure)
     for (const file of this.#active.values()) {
       try {
-        file.giveUp(true)
+        file.giveUp(keep)
       } catch {
         // Its folder is gone, or was taken away from this user: there is nothing to keep then.
       }
@@ -251,4 +252,9 @@ export class Receiver {
   #progress(file: IncomingFile): void {
     this.#tally.progress(file.offset, file.sentBytes)
   }
+}
+
+/** Whether the copy may go on where it ended: not after this end refused it, or the other one misbehaved. */
+function isBreak({ code, status }: MvmError): boolean {
+  return status === STATUS.unreachable || status === STATUS.interrupted || code === "truncated"
 }

@@ -17,7 +17,7 @@ import { WINDOW, type CopyMessage, type CopyRequest } from "./messages.ts"
 import { sendFile } from "./outgoing-file.ts"
 import { Pacer } from "./pacer.ts"
 import { measure, walk, type Entry, type Source, type Step } from "./source-tree.ts"
-import { Tally, type CopyObserver, type CopySummary, type Outcome } from "./tally.ts"
+import { Tally, type CopyObserver, type Outcome } from "./tally.ts"
 import { CopyWire } from "./wire.ts"
 import { toWire } from "./wire-time.ts"
 
@@ -68,7 +68,7 @@ export class Sender {
   }
 
   /** @throws MvmError as the receiver did, `protocol`, `truncated`, or why this end can send no more. */
-  async run(): Promise<{ summary: CopySummary; tally: Tally }> {
+  async run(): Promise<Tally> {
     const steps = walk(this.#sources, this.#options.recursive)
     try {
       const answers = this.#readAnswers().catch((error: unknown) => this.#fail(error))
@@ -76,7 +76,7 @@ export class Sender {
       await answers
       if (this.#failure) throw this.#failure
       await this.#wire.end()
-      return { summary: this.#tally.summary(), tally: this.#tally }
+      return this.#tally
     } finally {
       steps.return()
       for (const { entry } of this.#sent.values()) entry.parent.release()

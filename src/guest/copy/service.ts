@@ -61,7 +61,7 @@ export async function serveCopy(
       request.direction === "push"
         ? await take(stream, input, { service, request, observer })
         : await give(stream, input, { service, request, observer })
-    return ended.summary
+    return ended.summary()
   } catch (error) {
     const failure = asMvmError(error)
     stream.reset(told(failure))

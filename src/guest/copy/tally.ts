@@ -66,7 +66,7 @@ export class Tally {
 
   add(report: EntryReport): void {
     this.#entries += 1
-    if (report.kind === "file") this.#files += 1
+    if (report.kind === "file" && report.outcome !== "refused") this.#files += 1
     this.#lengthBytes += report.lengthBytes
     this.#sentBytes += report.sentBytes
     if (report.outcome === "same") this.#same += 1
@@ -95,7 +95,7 @@ export class Tally {
     if (!error || !path) return
     const others = this.#refused > 1 ? `, and ${this.#refused - 1} more were not copied` : ""
     throw new MvmError(error.code, `${shown(path)}: ${error.message}${others}`, {
-      hint: "everything else was copied",
+      hint: this.#entries > this.#refused ? "everything else was copied" : error.hint,
       cause: error,
     })
   }
