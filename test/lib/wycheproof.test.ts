@@ -89,7 +89,7 @@ function verified(testCase: Case, publicKey: string, message: string, signature:
   return agreed(testCase, p256Verify(key, text, signature), other)
 }
 
-test("ECDSA P-256 SHA-256, r || s: 146 valid are accepted, 69 invalid and 4 of another length refused", () => {
+test("ECDSA P-256 SHA-256, as r and s: 146 valid are accepted, 69 invalid and 4 of another length refused", () => {
   const counts = tally<SignatureCase, { publicKey: string }>(
     "ecdsa-p256-sha256-p1363.json",
     (testCase, { publicKey }) => verified(testCase, publicKey, testCase.msg, fromHex(testCase.sig)),

@@ -5,8 +5,12 @@
  * as it can: random words anywhere, the cursors in its header, its records, or the marks alone. Prints one JSON object:
  * how many writes, and how long after the first the region was given up.
  *
- *   bun arena-race.js RESOURCE RING-BYTES random|header|records|marks SECONDS
+ *   bun arena-race.js RING-BYTES random|header|records|marks SECONDS
  */
+
+import { findIvshmem } from "../../../src/platform/ivshmem.ts"
+import { WAYS, mappingOf } from "../../../src/platform/mapping.ts"
+import { mapShared } from "../../../src/platform/mmap.ts"
 
 const PAGE = 4096
 const WAIT_MS = 90_000
@@ -16,9 +20,24 @@ const TAILS = [64, 224]
 const MARKS = [32, 64 + 128, 224 + 128]
 const VERSION_WORD = 0
 
-const [resource = "", ringText = "", mode = "", secondsText = ""] = process.argv.slice(2)
+const [ringText = "", mode = "", secondsText = ""] = process.argv.slice(2)
 const regionBytes = PAGE + 2 * Number(ringText)
-const words = new Int32Array(Bun.mmap(resource, { shared: true }).buffer, 0, regionBytes / 4)
+const words = mapArena()
+
+/** In whatever way the kernel lets: while one process maps the memory in one, it refuses the others. */
+function mapArena(): Int32Array {
+  const device = findIvshmem()[0]!
+  for (const way of WAYS) {
+    try {
+      const { path, offsetBytes } = mappingOf(device, way)
+      const { bytes } = mapShared(path, { offsetBytes, lengthBytes: regionBytes })
+      return new Int32Array(bytes.buffer, bytes.byteOffset, regionBytes / 4)
+    } catch {
+      // Not this one.
+    }
+  }
+  throw new Error("the arena cannot be mapped")
+}
 
 const isActive = (): boolean => TAILS.some((word) => Atomics.load(words, word) !== 0)
 const random = (below: number): number => Math.floor(Math.random() * below)
