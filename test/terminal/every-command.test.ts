@@ -41,8 +41,8 @@ const DRIVES: readonly Drive[] = [
   { verb: "doctor", status: [0, 1], prints: true },
   { verb: "vm create", rest: "spare --local", once: true },
   { verb: "vm start", rest: "spare", once: true },
-  { verb: "vm wait", rest: "spare", waits: "waiting for th" },
-  { verb: "guest agent", rest: "--local spare", waits: "linked", isDaemon: true },
+  { verb: "vm wait", rest: "idle", waits: "waiting for th" },
+  { verb: "guest agent", rest: "--local idle", waits: "linked", isDaemon: true },
   { verb: "vm stop", rest: "spare", once: true },
   { verb: "vm set", rest: "a --tag x" },
   { verb: "vm list", prints: true },
@@ -110,6 +110,8 @@ const rows = DRIVES.map(
 beforeAll(async () => {
   host().file("x", "x")
   mkdirSync(join(host().folder, "root"))
+  // Unlike the spare one it is never removed.
+  await host().must("vm", "create", "idle", "--local")
   host().file("a.manifest", await host().must("measure", "export", "a"))
   host().file("a.evidence", await host().must("measure", "evidence", "a"))
 }, 60_000)
@@ -135,7 +137,7 @@ function expected({ status = 0, waits, isDaemon }: Drive): readonly number[] {
 }
 
 describe("in a window of 20 columns, with NO_COLOR,", () => {
-  const terminal = terminalFor({ columns: 20, rows: 60, env: { NO_COLOR: "1" } })
+  const terminal = terminalFor({ columns: 20, rows: 100, env: { NO_COLOR: "1" } })
 
   test.each(rows)("%s", async (line, drive) => {
     const { waits } = drive

@@ -39,6 +39,8 @@ describe("exec --pty", () => {
     await terminal.press("Enter")
     await terminal.shows("sleep 1000")
     await terminal.press("C-c")
+    // The shell drops what was typed before it heard of the signal.
+    await terminal.shows(/\^C\s*in>/)
     await terminal.write("exit 7")
     await terminal.press("Enter")
     expect(await terminal.ended()).toBe(7)
