@@ -39,6 +39,12 @@ interface Entry {
   readonly id: number
 }
 
+/** A user as the kernel sees it. */
+export interface Account {
+  readonly uid: number
+  readonly gids: readonly number[]
+}
+
 /** Which user may do what. */
 export interface Grant {
   readonly uid: number
@@ -89,10 +95,7 @@ export function isShared(path: string): boolean {
 }
 
 /** What a user with these groups may do at `path`: a mask of READ, WRITE and EXECUTE. @throws MvmError `io`. */
-export function accessOf(
-  path: string,
-  who: { readonly uid: number; readonly gids: readonly number[] },
-): number {
+export function accessOf(path: string, who: Account): number {
   const { mode, uid, gid } = lstatSync(path)
   if (who.uid === 0) return READ | WRITE | EXECUTE
   const list = read(path)

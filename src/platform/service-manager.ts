@@ -12,11 +12,11 @@
 import { ptr } from "bun:ffi"
 import { closeSync } from "node:fs"
 import { libc, systemError } from "./ffi.ts"
+import { socketAddress } from "./unix-address.ts"
 
 const AF_UNIX = 1
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
 const MSG_DONTWAIT_NOSIGNAL = 0x40 | 0x4000
-const SUN_PATH_BYTES = 108
 const MAX_STATUS = 200
 const STATUS_PERIOD_MS = 1000
 
@@ -104,22 +104,6 @@ export class ServiceManager {
       // It will see that nothing came.
     }
   }
-}
-
-/**
- * `struct sockaddr_un` for a path, or for an abstract name that begins with "@"; undefined for what is neither.
- *
- * @spec unix(7)
- */
-export function socketAddress(name: string): Uint8Array | undefined {
-  const bytes = Buffer.from(name)
-  const isAbstract = name.startsWith("@")
-  if (!(isAbstract || name.startsWith("/")) || bytes.length > SUN_PATH_BYTES - 1) return undefined
-  if (isAbstract) bytes[0] = 0
-  const address = Buffer.alloc(2 + bytes.length + (isAbstract ? 0 : 1))
-  address.writeUInt16LE(AF_UNIX)
-  address.set(bytes, 2)
-  return address
 }
 
 /** @throws MvmError `io`. */

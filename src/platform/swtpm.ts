@@ -38,6 +38,11 @@ export interface SwtpmOptions {
   stateKey: Uint8Array
   /** Absolute path of the control socket. */
   controlSocket: string
+  /**
+   * A socket that listens at `controlSocket` already, and that swtpm takes over: others may wait there before it runs,
+   * and its path outlives it. `pidFile` then names the process to whoever looks for it.
+   */
+  controlListener?: { readonly fd: number; readonly pidFile: string }
   /** Absolute path of the data socket; without one, whoever holds the control socket passes it (QEMU does). */
   dataSocket?: string
   /** Absolute path of the file that gets swtpm's messages. */
@@ -63,7 +68,8 @@ export interface SwtpmProcess {
 
 /**
  * Starts swtpm and returns when it answers. With a data socket the TPM is powered on and waits for TPM2_Startup;
- * without one it is powered on through the control channel.
+ * without one it is powered on through the control channel. One that takes a listener over is not asked: whoever waits
+ * there comes first.
  *
  * @throws MvmError `setup` (not installed), `state_key` (wrong key), `swtpm` (state in use, other failures),
  *   `config` (a path). No process is left then.
@@ -71,11 +77,14 @@ export interface SwtpmProcess {
 export async function startSwtpm(options: SwtpmOptions): Promise<SwtpmProcess> {
   const program = requireProgram(options.program ?? "swtpm")
   requireOptions(options)
-  const sockets = [options.controlSocket, ...(options.dataSocket === undefined ? [] : [options.dataSocket])]
+  const sockets = [
+    ...(options.controlListener ? [] : [options.controlSocket]),
+    ...(options.dataSocket === undefined ? [] : [options.dataSocket]),
+  ]
   for (const path of sockets) await removeStaleSocket(path, path === options.controlSocket)
   const child = spawnSwtpm(program, options)
   try {
-    await waitUntilReady(child, options)
+    if (!options.controlListener) await waitUntilReady(child, options)
   } catch (error) {
     await child.stop()
     for (const path of sockets) rmSync(path, { force: true })
@@ -145,7 +154,7 @@ function spawnSwtpm(program: string, options: SwtpmOptions): Child {
     fchmodSync(log, 0o600)
     const spawned = Bun.spawn({
       cmd: [program, ...swtpmArguments(options)],
-      stdio: ["ignore", log, log, "pipe", "pipe"],
+      stdio: ["ignore", log, log, "pipe", "pipe", options.controlListener?.fd ?? "ignore"],
       env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
       cwd: options.stateDir,
       // Its own session: Ctrl-C at the manager's terminal is not for the TPM of a running VM.
@@ -165,7 +174,9 @@ function swtpmArguments(options: SwtpmOptions): string[] {
   const args = ["socket", "--tpm2", "--tpmstate", `dir=${options.stateDir},mode=0600`]
   // Without a migration key, a state blob read over the control channel would hold private keys in plain.
   args.push("--key", key(3), "--migration-key", key(4))
-  args.push("--ctrl", `type=unixio,path=${options.controlSocket},mode=0600`)
+  const listener = options.controlListener
+  if (listener) args.push("--ctrl", "type=unixio,fd=5", "--pid", `file=${listener.pidFile}`)
+  else args.push("--ctrl", `type=unixio,path=${options.controlSocket},mode=0600`)
   if (options.dataSocket !== undefined) {
     args.push("--server", `type=unixio,path=${options.dataSocket},mode=0600`, "--flags", "not-need-init")
   }

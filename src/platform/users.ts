@@ -30,6 +30,11 @@ export function findUser(name: string, path = PASSWD): User {
   throw new MvmError("not_found", `there is no user ${name}`, { hint: `${path} lists those that there are` })
 }
 
+/** A user's name for people, or its number. */
+export function userName(uid: number, path = PASSWD): string {
+  return readUsers(path).find((user) => user.uid === uid)?.name ?? String(uid)
+}
+
 /** The user this process runs as, as far as the machine knows it. */
 export function ownUser(path = PASSWD): User | undefined {
   try {

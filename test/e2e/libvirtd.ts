@@ -129,6 +129,13 @@ export class Libvirtd {
     await this.must("define", file)
   }
 
+  /** As an operator does it with `virsh edit`. */
+  async redefine(xml: string): Promise<void> {
+    const file = join(this.folder, "edited.xml")
+    writeFileSync(file, xml)
+    await this.must("define", file)
+  }
+
   /** The console of this boot of a domain, with a shell that answers. */
   async console(domain: string): Promise<Console> {
     this.#consoles.get(domain)?.close()

@@ -45,6 +45,8 @@ export interface VmState {
   bootId: string | null
   startedAt: string | null
   reason: string | null
+  /** Why the QEMU that others started is not taken for a boot of it. */
+  refused: string | null
   qemuPid: number | null
   vtpmPid: number | null
   uuid: string

@@ -4,7 +4,8 @@ import { afterEach, describe, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { ServiceManager, socketAddress } from "../../src/platform/service-manager.ts"
+import { ServiceManager } from "../../src/platform/service-manager.ts"
+import { socketAddress } from "../../src/platform/unix-address.ts"
 import { Datagrams } from "./datagrams.ts"
 
 const ROOT = join(import.meta.dir, "../..")

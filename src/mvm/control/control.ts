@@ -20,6 +20,7 @@ import { boolean, configOf, integer, text, texts } from "./params.ts"
 import type { VmRecord } from "../state/registry.ts"
 import type { Mvm } from "../context.ts"
 import { kindOf, referenceValues } from "../reference/values.ts"
+import { isFollowed } from "../vm/followed/access.ts"
 import { checkFreeName } from "../vm/vm-name.ts"
 import { readCertificates } from "../vm/vm-certificates.ts"
 
@@ -102,6 +103,11 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       if (record.kind === "local") {
         throw new MvmError("usage", `${record.name} is a local endpoint, which has no console`)
       }
+      if (isFollowed(record)) {
+        throw new MvmError("usage", `the console of ${record.name} is with whoever starts it`, {
+          hint: record.kind === "libvirt" ? "virsh console DOMAIN" : undefined,
+        })
+      }
       throw new MvmError("vm_state", `${record.name} has no console: it is not running`, {
         hint: `mvm vm start ${record.name}`,
       })
@@ -120,16 +126,19 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
         }
         if (Date.now() > deadline || gone.aborted) {
           throw new MvmError("timeout", `the agent of ${record.name} did not link in time`, {
-            hint:
-              record.kind === "local"
-                ? `is it running? mvm guest agent --local ${record.name}`
-                : `see ${vms.paths(record).consoleLog}, or mvm vm console ${record.name}`,
+            hint: whyNoAgent(mvm, record),
           })
         }
         await Bun.sleep(POLL_MS)
       }
     },
   }
+}
+
+function whyNoAgent({ vms }: Mvm, record: VmRecord): string {
+  if (record.kind === "local") return `is it running? mvm guest agent --local ${record.name}`
+  if (isFollowed(record)) return vms.refusalOf(record.uuid) ?? "is its QEMU running, and the agent in it?"
+  return `see ${vms.paths(record).consoleLog}, or mvm vm console ${record.name}`
 }
 
 /** Domains of libvirt are adopted: see control/machines. */
@@ -170,6 +179,7 @@ function show(mvm: Mvm, record: VmRecord): Record<string, unknown> {
     hasReference: referenceValues(mvm.context.registry.reference, record, kindOf(record)).table !== undefined,
     logEntries: opinion.entries,
     hotplug: mvm.context.dedicated.holdings.places(record.uuid),
+    refused: mvm.vms.refusalOf(record.uuid) ?? null,
     qemuPid: state?.qemu?.pid ?? null,
     vtpmPid: state?.vtpm.pid ?? null,
     startedAt: state ? new Date(state.startedMs).toISOString() : null,

@@ -3,7 +3,9 @@
  *
  * The systemd unit of the host daemon. QEMU and swtpm are its children and outlive it, so that stopping or upgrading
  * it stops no VM; they have its limits too. The runtime makes code while it runs, and so does QEMU's translator: no
- * MemoryDenyWriteExecute. RemoveIPC would remove the arena from /dev/shm.
+ * MemoryDenyWriteExecute. RemoveIPC would remove the arena from /dev/shm. It must see libvirt's QEMUs, which are another
+ * user's: no ProtectProc. And it begins before libvirt does, whose domains may start with the host and wait for their
+ * vTPMs.
  */
 
 /** @param executable absolute path of mvm */
@@ -11,7 +13,8 @@ export function hostUnit(executable: string): string {
   return `[Unit]
 Description=mvm, channels between virtual machines
 Documentation=man:mvm(1)
-After=network.target libvirtd.service
+After=network.target
+Before=libvirtd.service virtqemud.service libvirt-guests.service
 
 [Service]
 Type=notify

@@ -12,10 +12,13 @@ import { Qmp } from "../../platform/qmp.ts"
 
 const CONNECT_MS = 10_000
 
+/** Ends that would have been resets, had the machine not been told to end then: by its guest, or by its operator. */
+const RESETS = ["guest-reset", "host-qmp-system-reset"]
+
 export interface VmEvents {
   /** The machine was reset, by the guest or otherwise. */
   onReset(): void
-  /** The guest asked for a reset; the machine ends, as it was started not to reboot. */
+  /** A reset was asked for; the machine ends, as it was started not to reboot. */
   onGuestReset(): void
   /** A process in the guest opened the link's port, or the one that had it open let go of it. */
   onPort(isOpen: boolean): void
@@ -95,6 +98,6 @@ export function ownMonitor(qmpSocket: string): MonitorSource {
 
 function tell({ name, data }: QmpEvent, portId: string, events: VmEvents): void {
   if (name === "RESET") events.onReset()
-  else if (name === "SHUTDOWN" && data["reason"] === "guest-reset") events.onGuestReset()
+  else if (name === "SHUTDOWN" && RESETS.includes(String(data["reason"]))) events.onGuestReset()
   else if (name === "VSERPORT_CHANGE" && data["id"] === portId) events.onPort(data["open"] === true)
 }

@@ -22,6 +22,10 @@ import {
 /** Beginnings of the names of programs that a member's processes run, in the order of their ending. */
 const PROGRAMS = ["qemu-system", "swtpm"]
 
+/** What QEMU may still have to do when its vTPM has ended in order: freeing its memory, for one. */
+const LAST_WORK_MS = 3000
+const LOOK_MS = 50
+
 /** Where the sockets and files of one VM are. */
 export interface VmPaths {
   readonly run: string
@@ -33,6 +37,7 @@ export interface VmPaths {
   readonly qemuLog: string
   readonly vtpmControl: string
   readonly vtpmData: string
+  readonly vtpmPid: string
   readonly firmwareVars: string
   /** Directory; not there for a vTPM without certificates. */
   readonly certificates: string
@@ -60,6 +65,7 @@ export function vmPaths(stateDirectory: string, uuid: string, name: string): VmP
     qemuLog: join(stateDirectory, "logs", `${name}-qemu.log`),
     vtpmControl: join(run, "tpm.ctrl"),
     vtpmData: join(run, "tpm.sock"),
+    vtpmPid: join(run, "tpm.pid"),
     firmwareVars: join(own, "firmware-vars.fd"),
     certificates: join(own, "certificates"),
   }
@@ -126,6 +132,12 @@ export async function firstExit(state: RunState): Promise<"qemu" | "vtpm"> {
   const exits = [over(state.vtpm, "vtpm")]
   if (state.qemu) exits.push(over(state.qemu, "qemu"))
   const first = await Promise.race(exits)
-  // A clean end of QEMU ends swtpm too, within the same poll.
-  return state.qemu && !isRunning(state.qemu) ? "qemu" : first
+  if (!state.qemu || first === "qemu") return first
+  // A clean end of QEMU ends swtpm first.
+  const deadline = performance.now() + LAST_WORK_MS
+  while (isRunning(state.qemu)) {
+    if (performance.now() > deadline) return "vtpm"
+    await Bun.sleep(LOOK_MS)
+  }
+  return "qemu"
 }

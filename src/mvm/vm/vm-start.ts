@@ -47,12 +47,21 @@ export async function startLocal(parts: StartParts, record: VmRecord): Promise<R
   }
 }
 
-/** The vTPM of a VM whose QEMU others start, ready for it. */
-export async function startVtpmReady(parts: StartParts, record: VmRecord): Promise<RunState> {
+/**
+ * The vTPM of a VM whose QEMU others start, ready for it.
+ *
+ * @param listener a descriptor that listens at the vTPM's control socket
+ */
+export async function startVtpmReady(
+  parts: StartParts,
+  record: VmRecord,
+  listener: number,
+): Promise<RunState> {
   const paths = vmPaths(parts.stateDir.path, record.uuid, record.name)
   const vtpm = await startVtpmForQemu({
     ...vtpmOptions(parts, record, paths),
     controlSocket: paths.vtpmControl,
+    controlListener: { fd: listener, pidFile: paths.vtpmPid },
   })
   try {
     checkClock(parts.registry, record, vtpm.clockBefore)

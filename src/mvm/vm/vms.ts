@@ -182,6 +182,11 @@ export class VmManager {
     return true
   }
 
+  /** Why the QEMU at the link of a VM that others start is not taken for a boot of it. */
+  refusalOf(uuid: string): string | undefined {
+    return this.#followed.refusalOf(uuid)
+  }
+
   /** @param force end QEMU at once instead of asking the guest to shut down */
   async stop(record: VmRecord, force: boolean): Promise<void> {
     const state = this.#running.get(record.uuid)
@@ -209,6 +214,7 @@ export class VmManager {
       const paths = this.paths(record)
       if (isFollowed(record)) await this.#followed.forget(record)
       this.#parts.registry.removeVm(record.uuid)
+      if (isFollowed(record)) this.machines.share()
       this.#parts.handlers.onRemoved(record)
       rmSync(paths.run, { recursive: true, force: true })
       rmSync(resolve(paths.vtpmState, ".."), { recursive: true, force: true })
@@ -247,6 +253,8 @@ export class VmManager {
         }),
       )
     }
+    // The sockets are new; a QEMU that runs tries its link again.
+    this.machines.share()
   }
 
   /** Whether processes of this member are there, or may be. */

@@ -65,7 +65,9 @@ export function prepareVtpmDirectories(place: VtpmPlace): void {
 export async function withVtpm<T>(place: VtpmPlace, use: (session: VtpmSession) => Promise<T>): Promise<T> {
   const dataSocket = join(place.runDir, "vtpm-mvm.sock")
   const controlSocket = join(place.runDir, "vtpm-mvm.ctrl")
-  const swtpm = await startSwtpm({ ...place, dataSocket, controlSocket, logFile: vtpmLogFile(place) })
+  const { stateDir, stateKey } = place
+  const logFile = vtpmLogFile(place)
+  const swtpm = await startSwtpm({ stateDir, stateKey, dataSocket, controlSocket, logFile })
   try {
     const tpm = new Tpm(await connectSwtpm(dataSocket))
     try {

@@ -9,7 +9,7 @@
 import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { random } from "../../lib/crypto.ts"
-import { type SwtpmExit, type SwtpmProcess, startSwtpm } from "../../platform/swtpm.ts"
+import { type SwtpmExit, type SwtpmOptions, type SwtpmProcess, startSwtpm } from "../../platform/swtpm.ts"
 import type { ClockInfo } from "../../tpm/attest.ts"
 import { connectSwtpm } from "../../tpm/swtpm-transport.ts"
 import { Tpm } from "../../tpm/tpm.ts"
@@ -45,14 +45,17 @@ export interface RunningVtpm {
  * @throws MvmError `state` (naming the key or setting that was changed), `state_key`, `swtpm`, `setup`, `tpm`
  */
 export async function startVtpmForQemu(
-  options: StartOptions & { controlSocket: string },
+  options: StartOptions & Pick<SwtpmOptions, "controlSocket" | "controlListener">,
 ): Promise<RunningVtpm> {
   requireVtpmState(options)
   prepareVtpmDirectories(options)
   const clockBefore = await withVtpm(options, ({ tpm }) => inspect(tpm, options))
-  const { stateDir, stateKey, controlSocket } = options
-  const swtpm = await startSwtpm({ stateDir, stateKey, controlSocket, logFile: vtpmLogFile(options) })
-  return running(swtpm, { clockBefore, sockets: [controlSocket] })
+  const { stateDir, stateKey, controlSocket, controlListener } = options
+  const swtpm = await startSwtpm({
+    ...{ stateDir, stateKey, controlSocket, logFile: vtpmLogFile(options) },
+    ...(controlListener && { controlListener }),
+  })
+  return running(swtpm, { clockBefore, sockets: controlListener ? [] : [controlSocket] })
 }
 
 /**

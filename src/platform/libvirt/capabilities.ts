@@ -8,7 +8,8 @@
 
 import { DOMParser, type Element } from "@xmldom/xmldom"
 import { MvmError } from "../../lib/errors.ts"
-import type { Account } from "../accounts.ts"
+import type { Account } from "../acl.ts"
+import { findUser } from "../users.ts"
 import { childrenOf } from "./domain.ts"
 
 /**
@@ -32,9 +33,23 @@ export function qemuAccount(capabilities: string): Account | undefined {
   for (const model of host ? childrenOf(host, "secmodel") : []) {
     if (childrenOf(model, "model")[0]?.textContent !== "dac") continue
     for (const label of childrenOf(model, "baselabel")) {
-      const ids = /^\+(\d+):\+(\d+)$/.exec(label.textContent?.trim() ?? "")
-      if (ids) return { uid: Number(ids[1]), gids: [Number(ids[2])] }
+      const account = accountOfLabel(label.textContent?.trim() ?? "")
+      if (account) return account
     }
   }
   return undefined
+}
+
+/**
+ * The user of a label that says owner and group: "+64055:+107", "libvirt-qemu:kvm".
+ *
+ * @returns undefined for a label that says neither
+ * @throws MvmError `not_found` for a user that this machine has not.
+ */
+export function accountOfLabel(label: string): Account | undefined {
+  const [user = "", group = ""] = label.split(":")
+  if (user === "") return undefined
+  const { uid, gid } = /^\+\d+$/.test(user) ? { uid: Number(user), gid: undefined } : findUser(user)
+  const gids = /^\+\d+$/.test(group) ? [Number(group)] : gid === undefined ? [] : [gid]
+  return { uid, gids }
 }

@@ -66,6 +66,12 @@ export class Domain {
     return name.startsWith("virt") ? "virt" : undefined
   }
 
+  /** Owner and group that the domain itself asks for its QEMU: "+107:+107", "qemu:kvm". */
+  get ownerLabel(): string | undefined {
+    const labels = this.elements("seclabel").filter((element) => element.getAttribute("model") === "dac")
+    return labels.flatMap((element) => childrenOf(element, "label"))[0]?.textContent?.trim()
+  }
+
   /** The first element at `path` ("os/kernel"). */
   element(path: string): Element | undefined {
     return path.split("/").reduce<Element | undefined>((at, name) => at && childrenOf(at, name)[0], this.root)

@@ -14,6 +14,7 @@ import type { Element } from "@xmldom/xmldom"
 import { MvmError } from "../../lib/errors.ts"
 import { LINK_PORT_NAME } from "../qemu-args.ts"
 import { attributeOf, childrenOf, type Domain } from "./domain.ts"
+import { emptyPorts, freeSlots } from "./pci.ts"
 
 export const ALIASES = { arena: "ua-mvm-arena", vtpm: "ua-mvm-tpm", link: "ua-mvm-link" } as const
 
@@ -49,10 +50,19 @@ export interface Replaced {
   readonly pm: Readonly<Record<string, string | null>>
 }
 
-/** The elements, as XML text in the order in which libvirt writes them. */
-export function mvmElements(parts: MvmParts, arch: string): { parent: "" | "devices"; xml: string }[] {
+/**
+ * The elements, as XML text in the order in which libvirt writes them.
+ *
+ * @param missing names of what a domain lacks: most have two of the lifecycle elements as they must be
+ */
+export function mvmElements(
+  parts: MvmParts,
+  arch: string,
+  missing: readonly string[] = [],
+): { parent: "" | "devices"; xml: string }[] {
+  const usual = ["<on_poweroff>", "<on_crash>"]
   return needs(parts, arch)
-    .filter(({ element }) => element !== "<on_poweroff>" && element !== "<on_crash>")
+    .filter(({ element }) => !usual.includes(element) || missing.includes(element))
     .map(({ parent, xml }) => ({ parent, xml }))
 }
 
@@ -86,6 +96,11 @@ export function refuseConflicts(domain: Domain, parts: MvmParts, edit: string): 
     (element) => !isOurs(element, ALIASES.link) && !isOurLink(element, parts),
   )
   if (channel) refuse(`already has a <channel> ${LINK_PORT_NAME}`, "take out that <channel>, another MVM's")
+  const devices = ["<shmem>", ...(hasSerialBus(domain) ? [] : ["<channel>"])]
+  const lacking = missingElements(domain, parts).filter((element) => devices.includes(element))
+  if (lacking.length > freeSlots(domain)) {
+    refuse(`has no free PCI slot for ${lacking.join(" and ")}`, "take out a device")
+  }
   const shmem = domain.elements("devices/shmem").find((element) => !isArena(element, parts))
   if (shmem) {
     const name = shmem.getAttribute("name") ?? ""
@@ -221,6 +236,13 @@ function links(domain: Domain): Element[] {
     .filter((channel) => attributeOf(channel, "target", "name") === LINK_PORT_NAME)
 }
 
+/** The controller that channels are on; libvirt adds one for the first. */
+function hasSerialBus(domain: Domain): boolean {
+  return domain
+    .elements("devices/controller")
+    .some((controller) => controller.getAttribute("type") === "virtio-serial")
+}
+
 function isOurs(element: Element, alias: string): boolean {
   return attributeOf(element, "alias", "name") === alias
 }
@@ -261,18 +283,9 @@ function sizeOf(shmem: Element): number {
   return Number(size?.textContent) * (UNITS[size?.getAttribute("unit") ?? "bytes"] ?? Number.NaN)
 }
 
-/** Ports for one device each that have none; as many as wanted where the machine needs no ports. */
+/** As many as wanted where the machine needs no ports. */
 function sparePorts(domain: Domain): number {
-  if (domain.machine !== "q35" && domain.machine !== "virt") return SPARE_PORTS
-  const devices = domain.element("devices")
-  const used = new Set<string>()
-  for (const address of devices?.getElementsByTagName("address") ?? []) {
-    used.add(String(Number(address.getAttribute("bus") ?? "0")))
-  }
-  return domain
-    .elements("devices/controller")
-    .filter((controller) => controller.getAttribute("model") === "pcie-root-port")
-    .filter((controller) => !used.has(controller.getAttribute("index") ?? "")).length
+  return domain.machine === "q35" || domain.machine === "virt" ? emptyPorts(domain).length : SPARE_PORTS
 }
 
 function escapeXml(text: string): string {

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "bun:test"
 import { MvmError } from "../../../src/lib/errors.ts"
-import { qemuAccount } from "../../../src/platform/libvirt/capabilities.ts"
 import { parseEventLine } from "../../../src/platform/libvirt/events.ts"
 import { monitorReply } from "../../../src/platform/libvirt/monitor.ts"
 import { Virsh } from "../../../src/platform/libvirt/virsh.ts"
@@ -78,16 +77,4 @@ test("QEMU's answer through libvirt is its return value or its error", () => {
   const error = `{"id":"x","error":{"class":"GenericError","desc":"Bus 'x' not\\nfound"}}`
   expect(() => monitorReply("device_add", error)).toThrow("device_add: GenericError: Bus 'x' not found")
   expect(() => monitorReply("device_add", "<html>")).toThrow("no JSON")
-})
-
-test("the user of QEMU is the base label of libvirt's model of file owners", () => {
-  const model = (name: string, label: string): string => {
-    return `<secmodel><model>${name}</model><doi>0</doi><baselabel type='kvm'>${label}</baselabel></secmodel>`
-  }
-  const of = (...models: string[]) =>
-    qemuAccount(`<capabilities><host>${models.join("")}</host></capabilities>`)
-  expect(of(model("apparmor", "x"), model("dac", "+64055:+106"))).toEqual({ uid: 64055, gids: [106] })
-  expect(of(model("none", "+1:+1"))).toBeUndefined()
-  expect(of(model("dac", "root:root"))).toBeUndefined()
-  expect(() => qemuAccount("<capabilities>")).toThrow("cannot be read")
 })

@@ -5,11 +5,20 @@
  * Everything stays the MVM's, closed to everybody else.
  */
 
-import { existsSync, mkdirSync } from "node:fs"
+import { lstatSync, mkdirSync } from "node:fs"
 import { dirname } from "node:path"
 import { MvmError } from "../../../lib/errors.ts"
-import { accountName, type Account } from "../../../platform/accounts.ts"
-import { accessOf, EXECUTE, READ, shareWith, WRITE, type Grant } from "../../../platform/acl.ts"
+import {
+  accessOf,
+  EXECUTE,
+  isShared,
+  READ,
+  shareWith,
+  WRITE,
+  type Account,
+  type Grant,
+} from "../../../platform/acl.ts"
+import { userName } from "../../../platform/users.ts"
 import type { Arena } from "../../channels/arena.ts"
 import type { VmRecord } from "../../state/registry.ts"
 import type { StateDir } from "../../state/state-dir.ts"
@@ -28,17 +37,24 @@ export function shareState(
 ): void {
   const followed = records.filter(isFollowed)
   const uids = followed.map(({ config }) => config.qemuUid)
-  for (const folder of [stateDir.path, stateDir.runDir]) shareWith(folder, grants(uids, EXECUTE))
-  shareWith(arena.path, grants(uids, READ | WRITE))
+  for (const folder of [stateDir.path, stateDir.runDir]) share(folder, grants(uids, EXECUTE))
+  share(arena.path, grants(uids, READ | WRITE))
   for (const record of followed) {
     const { run, link, vtpmControl } = pathsOf(record)
     const uid = [record.config.qemuUid]
     mkdirSync(run, { recursive: true, mode: 0o700 })
-    shareWith(run, grants(uid, EXECUTE))
-    // Connecting to a socket takes writing.
-    for (const socket of [link, vtpmControl])
-      if (existsSync(socket)) shareWith(socket, grants(uid, READ | WRITE))
+    share(run, grants(uid, EXECUTE))
+    // Connecting to a socket takes writing. libvirt may have made one its QEMU's own meanwhile.
+    for (const socket of [link, vtpmControl]) {
+      const owner = lstatSync(socket, { throwIfNoEntry: false })?.uid
+      if (owner === process.geteuid?.()) share(socket, grants(uid, READ | WRITE))
+    }
   }
+}
+
+/** What nobody was ever let at keeps its mode. */
+function share(path: string, grants: readonly Grant[]): void {
+  if (grants.length > 0 || isShared(path)) shareWith(path, grants)
 }
 
 /**
@@ -49,7 +65,7 @@ export function shareState(
 export function requireWay(stateDir: StateDir, user: Account): void {
   for (let folder = dirname(stateDir.path); ; folder = dirname(folder)) {
     if ((accessOf(folder, user) & EXECUTE) === 0) {
-      const name = accountName(user.uid)
+      const name = userName(user.uid)
       throw new MvmError(
         "setup",
         `QEMU's user ${name} cannot reach ${stateDir.path}: ${folder} is closed to it`,

@@ -6,10 +6,10 @@
  */
 
 import { rmSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { MvmError, asMvmError } from "../../../lib/errors.ts"
-import type { Account } from "../../../platform/accounts.ts"
-import { qemuAccount } from "../../../platform/libvirt/capabilities.ts"
+import type { Account } from "../../../platform/acl.ts"
+import { accountOfLabel, qemuAccount } from "../../../platform/libvirt/capabilities.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
 import {
   applyElements,
@@ -28,6 +28,7 @@ import { requireWay } from "./access.ts"
 import type { Machines } from "./machines.ts"
 
 const SHUT_OFF = "shut off"
+const SHARED_MEMORY = "/dev/shm"
 
 export interface AdoptionParts extends StartParts {
   readonly machines: Machines
@@ -64,8 +65,17 @@ export interface Adopted {
  *   `exists`, `not_found`, `unreachable`, `setup`, `libvirt` with libvirt's own words. Nothing was changed then.
  */
 export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest): Promise<Adopted> {
-  const { registry, machines, stateDir } = parts
+  const { registry, machines, stateDir, arena } = parts
   const { name, apply } = request
+  if (dirname(arena.path) !== SHARED_MEMORY) {
+    throw new MvmError(
+      "config",
+      `the arena ${arena.path} is not in ${SHARED_MEMORY}, where libvirt looks for it`,
+      {
+        hint: "start mvm serve without --arena-file",
+      },
+    )
+  }
   const virsh = new Virsh(request.uri)
   const domain = await inactive(virsh, request.domain)
   const existing = alreadyThere(registry.listVms(), name, domain)
@@ -75,8 +85,9 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   // Firmware that cannot be vouched for is refused before anything is made.
   const { machine } = domain.launchFiles()
   const missing = missingElements(domain, needed)
+  await requirePersistent(virsh, domain)
   if (apply && missing.length > 0) await requireShutOff(virsh, domain, missing)
-  const user = await qemuUser(virsh)
+  const user = await qemuUser(virsh, domain)
   requireWay(stateDir, user)
   const libvirt = { uri: virsh.uri, domain: domain.uuid, ...existing?.config.libvirt }
   const config: VmConfig = {
@@ -85,8 +96,10 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
     libvirt,
     qemuUid: user.uid,
   }
-  const record = existing ?? (await parts.create({ name, kind: "libvirt", config, tags: request.tags }))
-  const elements = mvmElements(needed, domain.arch)
+  const record = existing
+    ? await withUser(parts, existing, user.uid)
+    : await parts.create({ name, kind: "libvirt", config, tags: request.tags })
+  const elements = mvmElements(needed, domain.arch, missing)
   const adopted = { record, domain: domain.name, elements, edit }
   if (!apply || missing.length === 0) return { ...adopted, missing }
   try {
@@ -137,7 +150,7 @@ async function define({ stateDir }: StartParts, virsh: Virsh, domain: Domain): P
   const file = join(stateDir.runDir, `${domain.uuid}.xml`)
   writeFileSync(file, String(domain), { mode: 0o600 })
   try {
-    await virsh.run(["define", "--validate", file])
+    await virsh.run(["define", file])
   } finally {
     rmSync(file, { force: true })
   }
@@ -153,6 +166,29 @@ async function requireShutOff(virsh: Virsh, domain: Domain, missing: readonly st
   )
 }
 
+/** libvirt forgets a transient domain when it ends. */
+async function requirePersistent(virsh: Virsh, domain: Domain): Promise<void> {
+  const facts = await virsh.run(["dominfo", domain.uuid])
+  if (/^Persistent:\s+yes$/m.test(facts)) return
+  const file = `${domain.name}.xml`
+  throw new MvmError(
+    "vm_state",
+    `the domain ${domain.name} is transient: what is added to it would be lost`,
+    {
+      hint: `${virsh.command("dumpxml", "--inactive", domain.name)} >${file}; ${virsh.command("define", file)}`,
+    },
+  )
+}
+
+/** libvirt may run its QEMUs as another user since. */
+async function withUser(parts: AdoptionParts, record: VmRecord, qemuUid: number): Promise<VmRecord> {
+  if (record.config.qemuUid === qemuUid) return record
+  const config = { ...record.config, qemuUid }
+  await writeSettings(parts, record, { config, change: { qemuUid }, tags: undefined })
+  parts.machines.share()
+  return { ...record, config }
+}
+
 function alreadyThere(records: readonly VmRecord[], name: string, domain: Domain): VmRecord | undefined {
   const same = records.find(({ config }) => config.libvirt?.domain === domain.uuid)
   if (same && same.name !== name) {
@@ -161,8 +197,9 @@ function alreadyThere(records: readonly VmRecord[], name: string, domain: Domain
   return same
 }
 
-/** @throws MvmError `libvirt`. */
-async function qemuUser(virsh: Virsh): Promise<Account> {
-  const labelled = qemuAccount(await virsh.run(["capabilities"]))
+/** @throws MvmError `libvirt`, `not_found`. */
+async function qemuUser(virsh: Virsh, { ownerLabel }: Domain): Promise<Account> {
+  const own = ownerLabel === undefined ? undefined : accountOfLabel(ownerLabel)
+  const labelled = own ?? qemuAccount(await virsh.run(["capabilities"]))
   return labelled ?? { uid: process.geteuid?.() ?? 0, gids: [process.getegid?.() ?? 0] }
 }

@@ -11,13 +11,26 @@
  *                          └──────────────── QEMU ended: prepare ─────────────┘
  * ```
  *
+ * The vTPM's socket listens all the time: a QEMU that is started while the vTPM of the last boot is still ending waits
+ * there for the next one.
+ *
  * One QEMU process is one boot: it ends where it would reset. What happens behind the MVM's back all the same (a QEMU
  * started twice on one ready vTPM, a reset inside) shows as a resetCount that is not the one expected, and is denied.
  */
 
+import { closeSync, mkdirSync, rmSync, statSync } from "node:fs"
 import { MvmError, asMvmError } from "../../../lib/errors.ts"
 import type { Log } from "../../../lib/log.ts"
-import { identifyProcess, isRunning, waitForExit, endProcess } from "../../../platform/process.ts"
+import type { LaunchFiles } from "../../../platform/launch-digest.ts"
+import {
+  endProcess,
+  identifyProcess,
+  isRunning,
+  startedAtMs,
+  waitForExit,
+  type ProcessId,
+} from "../../../platform/process.ts"
+import { listenForChild } from "../../../platform/unix-address.ts"
 import type { VmRecord } from "../../state/registry.ts"
 import { measureLaunch } from "../launch.ts"
 import type { MonitorSource } from "../vm-monitors.ts"
@@ -31,6 +44,8 @@ const START_MS = 30_000
 const END_MS = 20_000
 const POLL_MS = 50
 const RETRY_MS = 5000
+/** A vTPM that ended sooner is not followed by the next at once. */
+const SETTLED_MS = 1000
 
 export interface FollowedParts extends StartParts {
   readonly log: Log
@@ -40,6 +55,8 @@ export class FollowedVms {
   readonly #parts: FollowedParts
   readonly #ready = new Map<string, RunState>()
   readonly #preparing = new Map<string, Promise<void>>()
+  /** Descriptors that listen at the vTPMs' sockets. */
+  readonly #listeners = new Map<string, number>()
   /** What was last said of a QEMU that is not as it should be: it tries again each second. */
   readonly #refusals = new Map<string, string>()
   #closed = false
@@ -65,9 +82,7 @@ export class FollowedVms {
     if (this.#ready.has(record.uuid) || this.#closed) return
     let preparing = this.#preparing.get(record.uuid)
     if (!preparing) {
-      preparing = startVtpmReady(this.#parts, record)
-        .then((state) => this.keep(record, state))
-        .finally(() => this.#preparing.delete(record.uuid))
+      preparing = this.#prepare(record).finally(() => this.#preparing.delete(record.uuid))
       this.#preparing.set(record.uuid, preparing)
     }
     await preparing
@@ -76,12 +91,19 @@ export class FollowedVms {
   /** A vTPM that is ready already. */
   keep(record: VmRecord, state: RunState): void {
     this.#ready.set(record.uuid, state)
+    this.#refusals.delete(record.uuid)
     this.machines.share()
     void waitForExit(state.vtpm).then(() => {
       if (this.#ready.get(record.uuid) !== state) return
       this.#ready.delete(record.uuid)
-      this.#prepareAgain(record)
+      const lived = Date.now() - state.startedMs
+      setTimeout(() => this.#prepareAgain(record), Math.max(0, SETTLED_MS - lived)).unref()
     })
+  }
+
+  /** Why the QEMU that is there now is not taken for a boot of this VM. */
+  refusalOf(uuid: string): string | undefined {
+    return this.#refusals.get(uuid)
   }
 
   /**
@@ -109,8 +131,9 @@ export class FollowedVms {
     while (!isThere()) {
       if (performance.now() > deadline) {
         const why = this.#refusals.get(record.uuid)
+        if (why !== undefined) throw new MvmError("vm_state", why)
         throw new MvmError("timeout", `${record.name} was started, but its QEMU is not at the link`, {
-          hint: why ?? "see the log of mvm serve, and libvirt's log of the domain",
+          hint: "see the log of mvm serve, and libvirt's log of the domain",
         })
       }
       await Bun.sleep(POLL_MS)
@@ -120,11 +143,16 @@ export class FollowedVms {
   /** Ends QEMU, and its vTPM with it. @throws MvmError as the machine. */
   async end(record: VmRecord, { qemu, vtpm }: RunState): Promise<void> {
     if (qemu && isRunning(qemu)) {
-      await this.machine(record).destroy(qemu)
+      let refusal: unknown
+      await this.machine(record)
+        .destroy(qemu)
+        .catch((error: unknown) => (refusal = error))
+      // One that was ending already cannot be asked any more.
       const deadline = performance.now() + END_MS
       while (isRunning(qemu)) {
-        if (performance.now() > deadline)
-          throw new MvmError("timeout", `the QEMU of ${record.name} does not end`)
+        if (performance.now() > deadline) {
+          throw refusal ?? new MvmError("timeout", `the QEMU of ${record.name} does not end`)
+        }
         await Bun.sleep(POLL_MS)
       }
     }
@@ -133,9 +161,11 @@ export class FollowedVms {
 
   /** The VM is no member any more. */
   async forget(record: VmRecord): Promise<void> {
+    await this.#preparing.get(record.uuid)?.catch(() => {})
     const state = this.#ready.get(record.uuid)
     this.#ready.delete(record.uuid)
     this.#refusals.delete(record.uuid)
+    this.#unlisten(record)
     if (state) await endProcess(state.vtpm)
   }
 
@@ -144,9 +174,38 @@ export class FollowedVms {
     this.#prepareAgain(record)
   }
 
+  /** The vTPMs that are ready stay, and so do their sockets. */
   close(): void {
     this.#closed = true
+    for (const fd of this.#listeners.values()) closeSync(fd)
+    this.#listeners.clear()
     this.machines.close()
+  }
+
+  async #prepare(record: VmRecord): Promise<void> {
+    const { stateDir } = this.#parts
+    try {
+      let listener = this.#listeners.get(record.uuid)
+      if (listener === undefined) {
+        mkdirSync(vmPaths(stateDir.path, record.uuid, record.name).run, { recursive: true, mode: 0o700 })
+        listener = listenForChild(vmPaths(stateDir.path, record.uuid, record.name).vtpmControl)
+        this.#listeners.set(record.uuid, listener)
+        this.machines.share()
+      }
+      this.keep(record, await startVtpmReady(this.#parts, record, listener))
+    } catch (error) {
+      // Nobody is to wait for what does not come.
+      this.#unlisten(record)
+      throw error
+    }
+  }
+
+  #unlisten({ uuid, name }: VmRecord): void {
+    const listener = this.#listeners.get(uuid)
+    if (listener === undefined) return
+    this.#listeners.delete(uuid)
+    closeSync(listener)
+    rmSync(vmPaths(this.#parts.stateDir.path, uuid, name).vtpmControl, { force: true })
   }
 
   #prepareAgain(record: VmRecord): void {
@@ -159,6 +218,7 @@ export class FollowedVms {
 
   async #take(record: VmRecord, pid: number): Promise<RunState> {
     const { registry, audit, stateDir } = this.#parts
+    await this.#preparing.get(record.uuid)
     const ready = this.#ready.get(record.uuid)
     const qemu = identifyProcess(pid)
     if (!qemu) throw new MvmError("vm_state", `process ${pid} at the link of ${record.name} is gone`)
@@ -172,7 +232,9 @@ export class FollowedVms {
       )
     }
     const machine = this.machine(record)
-    const launch = await measureLaunch(await machine.inspect(qemu))
+    const files = await machine.inspect(qemu)
+    requireUnchanged(files, qemu)
+    const launch = await measureLaunch(files)
     if (this.#ready.get(record.uuid) !== ready)
       throw new MvmError("vm_state", `the vTPM of ${record.name} is gone`)
     const state: RunState = { ...ready, qemu, startedMs: Date.now() }
@@ -182,5 +244,15 @@ export class FollowedVms {
     registry.trust.recordLaunch(record.uuid, launch, Date.now())
     await audit.commit("vm_start", { vm: record.name, by: machine.startedBy, ...launch.digests })
     return state
+  }
+}
+
+/** What is measured now must be what QEMU read when it began. @throws MvmError `vm_state`, `not_found`. */
+function requireUnchanged(files: LaunchFiles, qemu: ProcessId): void {
+  const startedMs = startedAtMs(qemu)
+  for (const path of [files.qemu, files.firmware, files.kernel, files.initrd]) {
+    const changedMs = path && statSync(path, { throwIfNoEntry: false })?.mtimeMs
+    if (!changedMs || changedMs < startedMs) continue
+    throw new MvmError("vm_state", `${path} was changed after its QEMU had been started`)
   }
 }

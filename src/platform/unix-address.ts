@@ -1,0 +1,57 @@
+/**
+ * @module platform/unix-address
+ *
+ * Names of unix sockets as the kernel takes them, and sockets that wait there for a program that is not there yet.
+ */
+
+import { ptr } from "bun:ffi"
+import { chmodSync, closeSync, rmSync } from "node:fs"
+import { MvmError } from "../lib/errors.ts"
+import { libc, systemError } from "./ffi.ts"
+
+const AF_UNIX = 1
+const SOCK_STREAM_CLOEXEC = 1 | 0o2000000
+const SUN_PATH_BYTES = 108
+/** One program connects, and one more that looks whether it may. */
+const BACKLOG = 4
+
+/**
+ * `struct sockaddr_un` for a path, or for an abstract name that begins with "@"; undefined for what is neither.
+ *
+ * @spec unix(7)
+ */
+export function socketAddress(name: string): Uint8Array | undefined {
+  const bytes = Buffer.from(name)
+  const isAbstract = name.startsWith("@")
+  if (!(isAbstract || name.startsWith("/")) || bytes.length > SUN_PATH_BYTES - 1) return undefined
+  if (isAbstract) bytes[0] = 0
+  const address = Buffer.alloc(2 + bytes.length + (isAbstract ? 0 : 1))
+  address.writeUInt16LE(AF_UNIX)
+  address.set(bytes, 2)
+  return address
+}
+
+/**
+ * A socket that listens at `path`, mode 0600, in place of whatever was there. Nobody accepts: that is for a child that
+ * inherits the descriptor. Who connects before waits.
+ *
+ * @returns the descriptor, which no child has by itself
+ * @throws MvmError `io`.
+ */
+export function listenForChild(path: string): number {
+  const address = socketAddress(path)
+  if (!address) throw new MvmError("io", `${path} cannot be the path of a socket`)
+  const fd = libc().socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0)
+  if (fd < 0) throw systemError("socket")
+  try {
+    rmSync(path, { force: true })
+    if (libc().bind(fd, ptr(address), address.length) !== 0) throw systemError(`bind ${path}`)
+    // Nobody can connect before it listens.
+    chmodSync(path, 0o600)
+    if (libc().listen(fd, BACKLOG) !== 0) throw systemError(`listen ${path}`)
+    return fd
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
