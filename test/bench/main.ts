@@ -14,6 +14,7 @@ const BENCHES: Record<string, () => Promise<{ bench: Bench }>> = {
   latency: () => import("./latency.ts"),
   attest: () => import("./attest.ts"),
   pipe: () => import("./pipe.ts"),
+  forward: () => import("./forward.ts"),
   open: () => import("./open.ts"),
   scale: () => import("./scale.ts"),
   vm: () => import("./vm.ts"),
