@@ -30,7 +30,7 @@ export interface Ran {
 
 export interface VmOptions {
   /** Which image under dist starts it. */
-  image?: "guest" | "guest-attacker" | "guest-bench"
+  image?: "guest" | "guest-attacker" | "guest-bench" | "guest-services"
   memory?: string
   /** More options of `vm create`. */
   more?: readonly string[]
