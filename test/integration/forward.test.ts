@@ -140,8 +140,24 @@ describe("forward", () => {
     )
   })
 
+  test("goes on with a new session when a rule's time is over", async () => {
+    // On another line than the rule before, so that it can be told which one is in force.
+    host().writePolicy(`\n\n\n${rule('service = "*"', 'from = "*"', 'to = "*"', "max_seconds = 1")}`)
+    await host().until("the policy", async () => {
+      const { stdout } = await host().run("policy", "test", "cat", "a", "b")
+      return stdout.includes("policy.toml:4")
+    })
+    const path = join(host().folder, "timed.sock")
+    const running = host().spawn(["guest", "forward", path, "b:cat", "--local", "a"])
+    await running.says("is service cat of b")
+    await running.says("the rule allows 1 seconds")
+    await running.says("connected to service cat of b again")
+    host().writePolicy(rule('service = "*"', 'from = "*"', 'to = "*"'))
+    expect(await end(running)).toBe(0)
+  })
+
   test("ends by itself when nobody connects", async () => {
-    const running = await forward("127.0.0.1:0", "b:cat", "--exit-on-idle", "300ms")
+    const running = await forward("127.0.0.1:0", "b:cat", "--exit-on-idle", "3s")
     expect((await exchange(running, Buffer.from("x"))).toString()).toBe("x")
     expect(await running.over()).toBe(0)
   })

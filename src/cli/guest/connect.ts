@@ -1,7 +1,9 @@
 /** @module cli/guest/connect */
 
+import { isatty } from "node:tty"
 import { DescriptorDuplex, readerOf, writerOf } from "../../guest/streams/descriptor-duplex.ts"
 import { join } from "../../guest/streams/join.ts"
+import { VisibleWriter } from "../../guest/streams/visible-writer.ts"
 import { asMvmError } from "../../lib/errors.ts"
 import type { CommandSpec } from "../command.ts"
 import {
@@ -18,7 +20,11 @@ const STDOUT = 1
 export const guestConnect: CommandSpec = {
   usage: "guest connect <target:service>",
   summary: "join standard input and output with a service of another VM",
-  options: [{ flags: "--json", description: "report the outcome as JSON on stderr" }, ...CALL_OPTIONS],
+  options: [
+    { flags: "--raw", description: "pass control characters on to a terminal" },
+    { flags: "--json", description: "report the outcome as JSON on stderr" },
+    ...CALL_OPTIONS,
+  ],
   examples: [
     "guest connect db:postgres",
     "guest connect db:ssh --wait 10s",
@@ -28,7 +34,9 @@ export const guestConnect: CommandSpec = {
     const client = await openService(serviceAddress(call, targetAndService(call.arg(0))))
     const startedMs = performance.now()
     try {
-      await join(new DescriptorDuplex(readerOf(STDIN), writerOf(STDOUT)), client.connect())
+      const output = writerOf(STDOUT)
+      const shown = call.flag("raw") || !isatty(STDOUT) ? output : new VisibleWriter(output)
+      await join(new DescriptorDuplex(readerOf(STDIN), shown), client.connect())
       const summary = await client.finish()
       if (!call.flag("json")) return
       const milliseconds = Math.round(performance.now() - startedMs)

@@ -2,11 +2,13 @@
  * @module guest/services/standing-session
  *
  * A session with a service that is made again when it ends: the target was started anew, the MVM was, a limit of time
- * was reached. Only a REVOKE ends it for good.
+ * was reached. After a REVOKE one more is asked for, and the answer to that is final.
  *
  *     OPEN --it ended, or the service leaves and a call is made--> OPENING --opened--> OPEN
  *       |                                                          |   ^
- *       +--revoked--> CLOSED <--close, in any state                +---+ failed: pause
+ *       |                                                          +---+ failed: pause
+ *       +--revoked--> ASKED --opened--> OPEN
+ *                       +--refused--> CLOSED                       close, in any state: CLOSED
  */
 
 import { MvmError, asMvmError } from "../../lib/errors.ts"
@@ -23,7 +25,7 @@ export interface StandingEvents {
   onLost(reason: MvmError): void
   /** It is there again. */
   onBack(client: ServiceClient): void
-  /** The channel was revoked: it is not made again. */
+  /** The channel was revoked, and no other one may take its place. */
   onRevoked(reason: MvmError): void
 }
 
@@ -87,28 +89,30 @@ export class StandingSession {
     if (client !== this.#client) return
     this.#client = undefined
     if (this.#isClosed) return
-    if (reason.code === "revoked") {
-      this.#closing.abort()
-      return this.#events.onRevoked(reason)
-    }
     this.#lost(reason)
-    void this.#again()
+    void this.#again(reason.code === "revoked" ? reason : undefined)
   }
 
-  async #again(): Promise<void> {
+  /** @param revoked why the last session was; then the next attempt decides, for what is allowed now is asked anew */
+  async #again(revoked?: MvmError): Promise<void> {
     if (this.#isOpening) return
     this.#isOpening = true
     this.#waiting = Promise.withResolvers()
     let pauseMs = FIRST_PAUSE_MS
     while (!this.#isClosed) {
       try {
-        const client = await ServiceClient.open({ ...this.#address, waitMs: HELD_MS }, this.#closing.signal)
+        const waitMs = revoked ? 0 : HELD_MS
+        const client = await ServiceClient.open({ ...this.#address, waitMs }, this.#closing.signal)
         this.#isOpening = false
         this.#adopt(client)
         this.#events.onBack(client)
         return
       } catch (error) {
         if (this.#isClosed) return
+        if (revoked) {
+          this.#closing.abort()
+          return this.#events.onRevoked(revoked)
+        }
         const reason = asMvmError(error)
         // The request was held as long as it may be; there is nothing new to say.
         if (reason.code !== "no_receiver") this.#lost(reason)
