@@ -21,6 +21,7 @@ async function listening(folder: string, name: string): Promise<Datagrams> {
 
 beforeAll(async () => {
   host = await TestHost.start({
+    serve: ["--log-format", "json"],
     environment: async (folder) => {
       datagrams ??= await listening(folder, "serve")
       return { NOTIFY_SOCKET: datagrams.address, WATCHDOG_USEC: "200000" }
@@ -60,6 +61,17 @@ test("an agent is ready when it serves commands, and says when it is linked", as
   expect(await agent.over()).toBe(0)
   const lines = await agents.until("the end", (all) => all.includes("STOPPING=1"))
   expect(lines.at(-1)).toBe("STOPPING=1")
+})
+
+test("a log in JSON has an object a line, each with time, level and event", () => {
+  const lines = host.log().trimEnd().split("\n")
+  expect(lines.length).toBeGreaterThan(3)
+  for (const line of lines) {
+    const { time, level, event } = JSON.parse(line) as Record<string, unknown>
+    expect([new Date(String(time)).toISOString(), typeof event]).toEqual([String(time), "string"])
+    expect(["debug", "info", "warn", "error"]).toContain(String(level))
+  }
+  expect(lines.some((line) => line.includes('"event":"serving"'))).toBe(true)
 })
 
 test("the end of mvm serve is said before it comes", async () => {
