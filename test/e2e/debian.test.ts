@@ -2,8 +2,8 @@
  * @module test/e2e/debian
  *
  * Two VMs of plain Debian (debootstrap, its kernel, its initramfs, systemd) that have nothing of ours but the installed
- * packages. Both are started cold and nobody touches them: services that wait for the agent exchange data as they
- * come up. What they may run was taken from the image, not from a boot.
+ * packages. Both are started cold and nobody touches them: one calls a service of the other, which a file describes,
+ * and sends back what it got. What they may run was taken from the image, not from a boot.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -22,7 +22,7 @@ import { sha256 } from "../../src/lib/crypto.ts"
 import { Container, makePackages, mustRun } from "./container.ts"
 import { Managed, until } from "./managed.ts"
 
-/** What the writer sends: a program of some megabytes, which both have. */
+/** What the reader serves, and the writer sends back to it: a program of some megabytes. */
 const SENT = "/usr/bin/perl"
 const RECEIVED = "/var/lib/received"
 const DISK_MIB = 900
@@ -68,7 +68,7 @@ WantedBy=mvm-agent.service
 `
 
 const WRITER = `[Unit]
-Description=Sends a file to reader
+Description=Sends to reader what a service there gave it
 Requires=mvm-agent.service
 After=mvm-agent.service
 ConditionKernelCommandLine=role=writer
@@ -77,13 +77,18 @@ ConditionKernelCommandLine=role=writer
 Type=oneshot
 User=worker
 SupplementaryGroups=mvm
-ExecStart=/usr/bin/mvm guest send reader ${SENT} --wait 5m
+ExecStart=/bin/sh -c 'mvm guest exec reader program --wait 5m >/tmp/program'
+ExecStart=/usr/bin/mvm guest send reader /tmp/program --wait 5m
 Restart=on-failure
 RestartSec=2
 TimeoutStartSec=infinity
 
 [Install]
 WantedBy=mvm-agent.service
+`
+
+const SERVICE = `command = ["/usr/bin/cat", "${SENT}"]
+user = "worker"
 `
 
 let folder: string
@@ -118,7 +123,8 @@ async function makeImage(): Promise<void> {
   ] as const) {
     writeFileSync(inside(`etc/systemd/system/${name}`), unit)
   }
-  await container.must("systemctl enable read.service write.service")
+  writeFileSync(inside("etc/mvm/services.d/program.toml"), SERVICE)
+  await container.must("systemctl enable read.service write.service mvm-service@program.service")
   for (const unit of NOT_NEEDED) symlinkSync("/dev/null", inside(`etc/systemd/system/${unit}`))
   mkdirSync(inside("packages"), { recursive: true })
   for (const kind of ["vmlinuz", "initrd.img"]) {
@@ -152,6 +158,7 @@ async function importReference(): Promise<void> {
 interface Receipt {
   by: string
   peer: string
+  service: string
   content: string
   lengthBytes: number
 }
@@ -180,7 +187,8 @@ describe("two VMs of Debian with the package and its units", () => {
       await until(
         "the receipt",
         async () => {
-          receipts = await mvm.json<Receipt[]>("audit", "list", "--kind", "receipt")
+          const all = await mvm.json<Receipt[]>("audit", "list", "--kind", "receipt")
+          receipts = all.filter(({ service }) => service === "default")
           return receipts.length > 0
         },
         SLOW_MS,

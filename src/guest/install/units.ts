@@ -50,7 +50,6 @@ LimitNOFILE=65536
 ReadWritePaths=/run/mvm
 StateDirectory=mvm-agent
 StateDirectoryMode=0700
-StateDirectory=mvm-agent
 ProtectHome=read-only
 PrivateNetwork=yes
 RestrictAddressFamilies=AF_UNIX
