@@ -265,7 +265,7 @@ describe("the agent of a VM", () => {
       await undo()
       await drained()
     },
-    120_000,
+    300_000,
   )
 })
 
