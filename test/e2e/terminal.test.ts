@@ -64,6 +64,8 @@ test("the host reaches the VM and the VM the host, each by what they run", async
   await mvm.must("measure", "learn", "host")
   await mvm.learn("web")
   await mvm.allow("host web", "web host")
+  // The agent answers once it knows its own program: emulated, that takes a while to hash.
+  await until("the agent of web", async () => (await mvm.run("ping", "web")).status === 0)
   const ping = await mvm.must("ping", "web", "--count", "2", "--interval", "10ms")
   expect(ping).toMatch(/^web is trusted \(memory, \w+\): [\d.]+ ms: policy [\d.]+, own quote/)
   const web = await mvm.console("web")
