@@ -93,13 +93,14 @@ test("OpenSSH runs a command of the other VM through ProxyCommand", async () => 
 }, 240_000)
 
 test("tar unpacks at the other VM what came in many small writes", async () => {
-  await web.must("mkdir -p /tmp/tree; cd /tmp/tree; split -b 5000 /bin/busybox part; cd")
+  const some = "head -c $((i * 100)) /bin/busybox >/tmp/tree/$i"
+  await web.must(`mkdir -p /tmp/tree && for i in $(seq 100); do ${some} || exit 1; done`)
   const writes = "dd bs=64 2>/dev/null"
   await web.must(`tar -c -C /tmp tree | ${writes} | mvm guest connect db:untar`, SLOW)
   const sums = (vm: Console, folder: string): Promise<string> =>
     vm.must(`cd ${folder}; find tree -type f | sort | xargs sha256sum | sha256sum; cd`, SLOW)
   expect(await sums(db, "/tmp/unpacked")).toBe(await sums(web, "/tmp"))
-  expect(Number(await web.must("tar -c -C /tmp tree | wc -c")) / 64).toBeGreaterThan(10_000)
+  expect(Number(await web.must("tar -c -C /tmp tree | wc -c")) / 64).toBeGreaterThan(8_000)
 }, 240_000)
 
 test("exec has the run's streams and status, and each session its receipts", async () => {

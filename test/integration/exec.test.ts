@@ -9,6 +9,7 @@ import { MIB, hostForFile, rule, type Outcome, type Running } from "./host.ts"
 const host = hostForFile({ members: ["a", "b"] })
 /** ECHO and ICANON of a terminal's local flags */
 const COOKED = 0o10 | 0o2
+let deaf: Running
 
 function exec(service: string, ...words: string[]): Promise<Outcome> {
   return host().run("guest", "exec", "b", service, "--local", "a", ...words)
@@ -27,6 +28,12 @@ function inTerminal(service: string, ...words: string[]) {
   return { child, terminal, shown: () => shown, isCooked: () => (terminal.localFlags & COOKED) === COOKED }
 }
 
+/** Anonymous memory of a process, MiB. */
+function anonymousMib(pid: number): number {
+  const found = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))
+  return Number(found?.[1] ?? 0) / 1024
+}
+
 function digestOf(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex")
 }
@@ -35,6 +42,7 @@ beforeAll(async () => {
   const shell = (service: string, text: string, ...options: string[]): Promise<Running> =>
     host().serves("b", service, ...options, "--", "/bin/sh", "-c", text)
   await shell("status", 'echo out; echo error >&2; exit "$MVM_ARG"')
+  deaf = await shell("deaf", "sleep 3; exit 5")
   await shell("sleep", "echo asleep; exec sleep 1000")
   await shell("escapes", "printf 'a\\033[31mb\\tc\\n'; printf 'd\\033]0;title\\007e\\n' >&2")
   await shell("shell", "exec sh -i", "--pty")
@@ -89,6 +97,16 @@ describe("exec", () => {
     })
     expect([await running.over(), running.stderr()]).toEqual([0, ""])
     expect(digestOf(readFileSync(out))).toBe(digestOf(bytes))
+  })
+
+  test("of a service that never reads holds its caller's input back: no process fills its memory with it", async () => {
+    const running = host().spawn(["guest", "exec", "b", "deaf", "--local", "a"], {
+      stdin: Bun.file("/dev/zero") as unknown as number,
+    })
+    const pids = [running.pid, deaf.pid]
+    await Bun.sleep(1500)
+    for (const pid of pids) expect(anonymousMib(pid)).toBeLessThan(120)
+    expect([await running.over(), running.stderr()]).toEqual([5, ""])
   })
 
   test("whose reader has had enough ends the run by SIGPIPE", async () => {
