@@ -57,7 +57,7 @@ export function nextKey(key: Uint8Array): Uint8Array {
 /** The key of one direction as its records go by: it only ever moves on, and what it was is wiped. */
 export class DirectionKey {
   #bytes: Uint8Array
-  #key: Aes256Key
+  #key: Aes256Key | undefined
   #generation = 0
 
   /** @param key 32 bytes, this direction's alone; copied */
@@ -69,8 +69,19 @@ export class DirectionKey {
   /** The key of the record with this number. Numbers must not go back past a change of the key. */
   at(sequence: number): Aes256Key {
     const generation = Math.floor(sequence / RECORDS_PER_KEY)
-    while (this.#generation < generation) this.#advance()
+    while (this.#key !== undefined && this.#generation < generation) this.#advance()
+    if (this.#key === undefined) throw new RangeError("the key was wiped")
     return this.#key
+  }
+
+  get isWiped(): boolean {
+    return this.#key === undefined
+  }
+
+  /** The direction is over. The runtime's own copy goes when the collector finds that nobody holds it. */
+  wipe(): void {
+    this.#bytes.fill(0)
+    this.#key = undefined
   }
 
   #advance(): void {

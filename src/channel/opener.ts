@@ -104,12 +104,18 @@ export class Opener {
     }
   }
 
+  /** Nothing more is opened: the key is forgotten. */
+  wipe(): void {
+    this.#key.wipe()
+    this.#prepared = undefined
+  }
+
   #open(): OpenedRecord | null {
     const head = this.#head
     const untrustedPayload = this.#options.source.next(head)
     if (untrustedPayload === undefined) {
       // Nothing to do: the time to make ready for the next.
-      this.#prepared ??= this.#prepare()
+      if (!this.#key.isWiped) this.#prepared ??= this.#prepare()
       return null
     }
     const number = this.#sequence

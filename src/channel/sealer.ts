@@ -86,11 +86,17 @@ export class Sealer {
     return true
   }
 
+  /** Nothing more is sealed: the key is forgotten. */
+  wipe(): void {
+    this.#key.wipe()
+    this.#prepared = undefined
+  }
+
   /** Shows all sealed records to the other end. */
   flush(): void {
     this.#sink.publish()
     // After the other end can see the records, and while it works on them.
-    this.#prepared ??= this.#prepare()
+    if (!this.#key.isWiped) this.#prepared ??= this.#prepare()
   }
 
   /** The cipher for the next sequence number, under the key that number is due. */

@@ -199,6 +199,13 @@ export class ChannelEnd {
 
   close(): void {
     this.agent.send("CLOSE", {})
+    this.#leave()
+  }
+
+  /** No record is sealed or opened any more, and no memory touched. */
+  #leave(): void {
+    this.sealer.wipe()
+    this.opener.wipe()
     this.#path.close()
   }
 
@@ -214,7 +221,7 @@ export class ChannelEnd {
     if (mayBeTaken) await this.agent.event(MVM_WORD_MS, () => false)
     const { failure } = this.agent
     if (!failure) this.agent.send("ABORT", { code: seen.code, message: seen.message.slice(0, 300) })
-    this.#path.close()
+    this.#leave()
     return mayBeTaken ? (failure ?? seen) : seen
   }
 

@@ -41,11 +41,21 @@ export async function soakLocal({ minutes, members, channels, note }: LocalSoak)
     note(`${members} members are up`)
     const untilMs = Date.now() + minutes * 60_000
     // Held so long that opening keeps up: some twenty a second.
-    const holdMs = Math.min(60_000, Math.max(1000, channels * 75), minutes * 20_000)
+    const holdMs = Math.min(60_000, Math.max(1000, channels * 120), minutes * 20_000)
+    const rampMs = Math.min(holdMs, minutes * 15_000)
     const workers = Math.ceil(channels / SLOTS_PER_WORKER)
     const running = Array.from({ length: workers }, (_, index) => {
       const slots = Math.floor(channels / workers) + (index < channels % workers ? 1 : 0)
-      return run({ state: host.state, members, slots, untilMs, holdMs, maxBytes: MAX_BYTES, seed: index + 1 })
+      return run({
+        state: host.state,
+        members,
+        slots,
+        untilMs,
+        holdMs,
+        rampMs,
+        maxBytes: MAX_BYTES,
+        seed: index + 1,
+      })
     })
     const samples = { mvm: [] as number[], agents: [] as number[] }
     let peakOpen = 0

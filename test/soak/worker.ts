@@ -3,7 +3,7 @@
  *
  * A process that keeps a number of channels between members open, one after another in each slot.
  *
- *   worker.ts '{"state":PATH,"members":N,"slots":N,"untilMs":N,"holdMs":N,"maxBytes":N,"seed":N}'
+ *   worker.ts '{"state":PATH,"members":N,"slots":N,"untilMs":N,"holdMs":N,"rampMs":N,"maxBytes":N,"seed":N}'
  */
 
 import { localPaths } from "../../src/platform/local-paths.ts"
@@ -18,6 +18,8 @@ export interface SoakOrder {
   readonly untilMs: number
   /** How long a channel is held, up to. */
   readonly holdMs: number
+  /** Time in which the first channels are opened. */
+  readonly rampMs: number
   readonly maxBytes: number
   readonly seed: number
 }
@@ -52,7 +54,9 @@ function lengthBytes(): number {
   return kind < 9 ? random(Math.min(order.maxBytes, 100_000)) : random(order.maxBytes)
 }
 
-async function slot(): Promise<void> {
+/** @param after how long it waits first: not all open at once */
+async function slot(after: number): Promise<void> {
+  await Bun.sleep(after)
   while (Date.now() < order.untilMs) {
     const from = random(order.members)
     const to = (from + 1 + random(order.members - 1)) % order.members
@@ -84,6 +88,8 @@ async function slot(): Promise<void> {
 }
 
 const timer = setInterval(report, REPORT_MS)
-await Promise.all(Array.from({ length: order.slots }, slot))
+await Promise.all(
+  Array.from({ length: order.slots }, (_, index) => slot((index / order.slots) * order.rampMs)),
+)
 clearInterval(timer)
 report()
