@@ -139,7 +139,7 @@ class Evil {
       program: PROGRAM,
     }
     return this.client.link.request("ALLOC", { ...fields, share: x25519Generate().publicKey }, "ALLOCATED", {
-      timeoutMs: PATIENCE_MS,
+      timeoutMs: waitMs + PATIENCE_MS,
     })
   }
 
@@ -284,11 +284,11 @@ async function lies(evil: Evil, target: string): Promise<unknown> {
     changed.set(sha256(new Uint8Array(1)), changed.length - 32)
     return changed
   })
-  told["the next honest request"] = await refusal(evil.alloc(target, 10_000))
+  told["the next honest request"] = await refusal(evil.alloc(target, 60_000))
   return { told }
 
   async function request(service: string, change: (attest: Uint8Array) => Uint8Array): Promise<string> {
-    const { fields } = await evil.alloc(target, 10_000)
+    const { fields } = await evil.alloc(target, 60_000)
     const { channelId, nonce, targetUuid, sealed, logOffset } = fields
     const recipient = {
       zgen: (point: Uint8Array) => evil.vtpm.zgen(point),
