@@ -11,6 +11,7 @@ import { formatDuration, formatSize } from "../lib/units.ts"
 import { CHANNEL_HEADINGS, channelRow, type ChannelView } from "./channel.ts"
 import type { Call, CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, ask, askWhenUp, withMvm } from "./connect.ts"
+import { pause, untilInterrupted } from "./interruption.ts"
 import { counted, note, print, printJson, tableLines } from "./output.ts"
 import { Screen } from "./screen.ts"
 import type { VmView } from "./vm/list.ts"
@@ -59,39 +60,24 @@ async function watch(call: Call): Promise<number> {
   if (periodMs < MIN_WATCH_MS) {
     throw new MvmError("usage", `--watch: at least ${MIN_WATCH_MS} ms`)
   }
-  const stopping = new AbortController()
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => stopping.abort())
+  const interrupted = untilInterrupted()
   const json = call.flag("json")
   const screen = isatty(1) && !json ? new Screen() : undefined
   screen?.open()
   try {
     for (let block = 0; ; block += 1) {
-      const glance = await look(call, stopping.signal)
-      if (stopping.signal.aborted) break
+      const glance = await look(call, interrupted)
+      if (interrupted.aborted) break
       if (screen) screen.show(glanceLines(glance))
       else if (glance instanceof MvmError) note(glance.message)
       else if (json) printGlance(glance.status, glance.channels)
       else print([...(block === 0 ? [] : [""]), ...glanceLines(glance)].join("\n"))
-      if (await pause(periodMs, stopping.signal)) break
+      if (await pause(periodMs, interrupted)) break
     }
   } finally {
     screen?.close()
   }
   return STATUS.interrupted
-}
-
-/** @returns whether it was cut short, or had been before it began */
-function pause(timeMs: number, cut: AbortSignal): Promise<boolean> {
-  return new Promise((resolve) => {
-    const over = (): void => {
-      clearTimeout(timer)
-      cut.removeEventListener("abort", over)
-      resolve(cut.aborted)
-    }
-    const timer = setTimeout(over, timeMs)
-    cut.addEventListener("abort", over)
-    if (cut.aborted) over()
-  })
 }
 
 /** A daemon that is down, or restarts, is shown as such. */

@@ -5,6 +5,8 @@
  */
 
 import { describe, expect, test } from "bun:test"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
 import { hostForFile, rule } from "./host.ts"
 
 const host = hostForFile({ members: ["a", "b", "c"] })
@@ -104,6 +106,20 @@ describe("mvm guest ping", () => {
       "first byte",
       "total",
     ])
+  })
+
+  test("sums up what it saw when it is interrupted", async () => {
+    const pinging = host().spawn(
+      ["guest", "ping", "--local", "a", "b", "--count", "1000000", "--interval", "20ms"],
+      { stdout: join(host().folder, "pings") },
+    )
+    const lines = (): string[] => readFileSync(join(host().folder, "pings"), "utf8").split("\n")
+    await host().until("some answers", () => lines().length > 3)
+    pinging.kill("SIGINT")
+    expect(await pinging.over()).toBe(130)
+    expect(pinging.stderr()).toMatch(/^mvm: \d+ of \d+ answered\n$/)
+    expect(lines().some((line) => line.startsWith("total "))).toBe(true)
+    await host().free()
   })
 
   test("of many at once are all answered", async () => {

@@ -9,6 +9,7 @@ import { toHex } from "../../lib/bytes.ts"
 import { MvmError, STATUS, asMvmError } from "../../lib/errors.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, JSON_OPTION, agentSocket } from "../connect.ts"
+import { pause, untilInterrupted } from "../interruption.ts"
 import { note, print, printError, printJson, printTable } from "../output.ts"
 import { nameOf } from "./transfer.ts"
 
@@ -44,23 +45,27 @@ export const guestPing: CommandSpec = {
     const json = call.flag("json")
     const seen: PingTimes[] = []
     let failure: MvmError | undefined
+    let asked = 0
+    const cut = untilInterrupted()
     for (let number = 1; number <= count; number += 1) {
-      if (number > 1) await Bun.sleep(intervalMs)
+      if (number > 1 && (await pause(intervalMs, cut))) break
       try {
-        const pong = await ping(agentSocket(call), target, timeoutMs)
+        asked += 1
+        const pong = await ping({ agentSocket: agentSocket(call), target, timeoutMs, cut })
         seen.push(pong.times)
         if (json) printJson({ number, target, ...factsOf(pong), milliseconds: rounded(pong.times) })
         else print(lineOf(pong))
       } catch (error) {
         failure = asMvmError(error)
+        if (cut.aborted) break
         // One that was asked for alone fails as any command does.
         if (count === 1) throw failure
         if (json) printJson({ number, target, error: failure.code, message: failure.message })
         else printError(failure)
       }
     }
-    if (count > 1 && !json) summary(seen, count)
-    return failure?.status ?? STATUS.ok
+    if (count > 1 && !json) summary(seen, asked)
+    return cut.aborted ? STATUS.interrupted : (failure?.status ?? STATUS.ok)
   },
 }
 
@@ -85,8 +90,8 @@ function lineOf({ peer, decision, times }: Pong): string {
   return `${peer.name} is ${peer.verdict} (${how}): ${ms(times.total)} ms: ${steps.join(", ")}`
 }
 
-function summary(seen: readonly PingTimes[], count: number): void {
-  note(`${seen.length} of ${count} answered`)
+function summary(seen: readonly PingTimes[], asked: number): void {
+  note(`${seen.length} of ${asked} answered`)
   if (seen.length === 0) return
   const rows = Object.entries(STAGES).map(([stage, words]) => {
     const sorted = seen.map((times) => times[stage as keyof PingTimes]).sort((a, b) => a - b)

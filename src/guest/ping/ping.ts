@@ -39,15 +39,26 @@ export interface Pong {
   readonly decision: ChannelEnd["decision"]
 }
 
-/** @throws MvmError as any opening of a channel, or `timeout`. */
-export async function ping(agentSocket: string, target: string, timeoutMs: number): Promise<Pong> {
+export interface PingOptions {
+  readonly agentSocket: string
+  readonly target: string
+  readonly timeoutMs: number
+  /** Ends it. */
+  readonly cut: AbortSignal
+}
+
+/** @throws MvmError as any opening of a channel, `timeout`, or `interrupted`. */
+export async function ping({ agentSocket, target, timeoutMs, cut }: PingOptions): Promise<Pong> {
   const startedMs = performance.now()
   const agent = await AgentClient.connect(agentSocket)
   const timer = setTimeout(() => {
     agent.giveUp(new MvmError("timeout", `${target} did not answer within ${timeoutMs} ms`))
   }, timeoutMs)
+  const interrupt = (): void => agent.giveUp(new MvmError("interrupted", "interrupted"))
+  cut.addEventListener("abort", interrupt)
   let end: ChannelEnd | undefined
   try {
+    if (cut.aborted) interrupt()
     end = await ChannelEnd.open(agent, {
       target,
       service: PING_SERVICE,
@@ -79,6 +90,7 @@ export async function ping(agentSocket: string, target: string, timeoutMs: numbe
     }
   } finally {
     clearTimeout(timer)
+    cut.removeEventListener("abort", interrupt)
     end?.close()
     agent.close()
   }
