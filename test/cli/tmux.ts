@@ -6,7 +6,15 @@
  * of it was left.
  */
 
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -78,7 +86,8 @@ export class Terminal {
 
   /** Types `line` and Enter. */
   async type(line: string): Promise<void> {
-    this.#begun += 1
+    // From the shell itself: a line that was lost has no number, and must not shift those of all after it.
+    this.#begun = this.#lastNumber() + 1
     await this.write(line)
     await this.#tmux("send-keys", "Enter")
   }
@@ -100,11 +109,15 @@ export class Terminal {
   }
 
   /**
-   * Resolves when the command typed last has the terminal. A Ctrl-C before that is for the shell, and is lost on the
-   * command.
+   * Resolves when the command typed last has the terminal and is itself. A Ctrl-C before that is for the shell, or for
+   * the copy of the shell that becomes the command, and may be lost on the command.
    */
   async begun(): Promise<void> {
-    await this.until("the command's begin", () => this.isOver || foreground(this.#shell) !== this.#shell)
+    await this.until("the command's begin", () => {
+      if (this.isOver) return true
+      const group = foreground(this.#shell)
+      return group !== this.#shell && programOf(group) !== programOf(this.#shell)
+    })
   }
 
   /** Resolves with the status of the command typed last. */
@@ -213,13 +226,21 @@ export class Terminal {
     if (left.length > 0) throw new Error(`left behind: ${left.map(({ line }) => line).join(", ")}`)
   }
 
+  /** The status of the command before each prompt, and that command's number. */
+  #lines(): string[] {
+    return readFileSync(this.#statuses, "utf8").split("\n").slice(0, -1)
+  }
+
   #prompts(): number {
-    return readFileSync(this.#statuses, "utf8").split("\n").length
+    return this.#lines().length
+  }
+
+  #lastNumber(): number {
+    return Number(this.#lines().at(-1)?.split(" ")[1] ?? 0)
   }
 
   #statusOf(command: number): number | undefined {
-    const lines = readFileSync(this.#statuses, "utf8").split("\n").slice(0, -1)
-    const found = lines.find((line) => line.endsWith(` ${command}`))
+    const found = this.#lines().find((line) => line.endsWith(` ${command}`))
     return found === undefined ? undefined : parseInt(found, 10)
   }
 
@@ -265,4 +286,13 @@ export class Terminal {
 function foreground(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
   return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[8 - 3])
+}
+
+/** The file that process `pid` executes; nothing once it has ended. */
+function programOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`)
+  } catch {
+    return undefined
+  }
 }

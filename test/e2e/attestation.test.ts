@@ -25,21 +25,21 @@ beforeAll(async () => {
   mvm = await Managed.start()
   await mvm.vm("steady")
   await mvm.vm("hostile", { image: "guest-attacker", memory: "1G" })
-  await mvm.local("host")
+  await mvm.local("inbox")
   await mvm.linked("steady", "hostile")
   hostile = await mvm.console("hostile")
   // What is good: the runtime that the attacks need, and a program that will be changed.
   const report = "printf '#!/bin/sh\\necho report\\n' >/usr/bin/report; chmod +x /usr/bin/report; report"
   await hostile.must(`${report}; bun --version`)
-  const receiver = ["guest", "recv", "--local", "host", "--keep", "--quiet"]
+  const receiver = ["guest", "recv", "--local", "inbox", "--keep", "--quiet"]
   const file = mvm.keepRunning("received", ...receiver)
   received = () => readFileSync(file, "utf8")
-  await mvm.learn("steady", "hostile", "host")
-  await mvm.allow("steady host", "hostile host")
+  await mvm.learn("steady", "hostile", "inbox")
+  await mvm.allow("steady inbox", "hostile inbox")
 }, 240_000)
 afterAll(() => mvm?.stop(), 60_000)
 
-const send = (vm: Console, text: string) => vm.run(`echo ${text} | mvm guest send host --wait 30s --quiet`)
+const send = (vm: Console, text: string) => vm.run(`echo ${text} | mvm guest send inbox --wait 30s --quiet`)
 
 interface Explanation {
   verdict: string

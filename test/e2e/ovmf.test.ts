@@ -19,18 +19,18 @@ let learnt: VmState
 beforeAll(async () => {
   mvm = await Managed.start()
   await mvm.vm("web", { more: ["--firmware", "ovmf"] })
-  await mvm.local("host")
+  await mvm.local("inbox")
   await mvm.linked("web")
-  await mvm.learn("web", "host")
-  await mvm.allow("web host")
+  await mvm.learn("web", "inbox")
+  await mvm.allow("web inbox")
   learnt = await mvm.show("web")
 }, 240_000)
 afterAll(() => mvm?.stop(), 60_000)
 
 async function send(): Promise<{ status: number; output: string }> {
-  const received = mvm.keepRunning(`received-${Date.now()}`, "guest", "recv", "--local", "host", "--quiet")
+  const received = mvm.keepRunning(`received-${Date.now()}`, "guest", "recv", "--local", "inbox", "--quiet")
   const web = await mvm.console("web")
-  const sent = await web.run("echo secret | mvm guest send host --wait 30s --quiet")
+  const sent = await web.run("echo secret | mvm guest send inbox --wait 30s --quiet")
   const arrived = await Bun.file(received).text()
   expect(arrived).toBe(sent.status === 0 ? "secret\n" : "")
   return sent
