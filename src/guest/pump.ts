@@ -6,9 +6,8 @@
  * has something to say or nothing flows.
  */
 
-import { readSync } from "node:fs"
 import { Sha256, discardOutput } from "../lib/crypto.ts"
-import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
+import { asMvmError } from "../lib/errors.ts"
 import { KIND } from "../channel/record.ts"
 import { POLLHUP, POLLIN, PollSet } from "../platform/posix.ts"
 import type { EndStatement } from "./agent-client.ts"
@@ -20,6 +19,7 @@ import {
   sentStatement,
   withoutReceipt,
 } from "./end-statement.ts"
+import { Input, type Source } from "./input.ts"
 import { Sink } from "./sink.ts"
 import type { Spool } from "./spool.ts"
 
@@ -28,12 +28,6 @@ const IDLE_POLL_MS = 200
 
 export interface Progress {
   (bytes: number): void
-}
-
-export interface Source {
-  readonly fd: number
-  /** A regular file is always readable; anything else is polled first. */
-  readonly regular: boolean
 }
 
 /** What was sent, as both ends agreed at the end. */
@@ -56,8 +50,29 @@ export async function sendAll(
 ): Promise<TransferSummary> {
   const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
   await sealHandshake(end)
-  // What one record takes: still in the cache when it is sealed, and no short record behind it.
-  const buffer = new Uint8Array(end.sealer.maxPlaintextBytes)
+  const input = new Input(source, end.sealer.maxPlaintextBytes)
+  try {
+    await sealInput(end, source, input, { content, onProgress })
+  } finally {
+    input.close()
+  }
+  while (!end.sealer.trySeal(KIND.EOF, new Uint8Array(0))) await end.awaitRoom(0)
+  end.flush()
+  return finish(end, content?.digest())
+}
+
+interface SealingOptions {
+  readonly content: Sha256 | undefined
+  readonly onProgress: Progress | undefined
+}
+
+async function sealInput(
+  end: ChannelEnd,
+  source: Source,
+  input: Input,
+  { content, onProgress }: SealingOptions,
+): Promise<void> {
+  const mostBytes = end.sealer.maxPlaintextBytes
   const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
   const waiting = new PollSet([
     { fd: end.agent.fd, events: POLLIN },
@@ -73,19 +88,21 @@ export async function sendAll(
         continue
       }
     }
-    const got = readSome(source.fd, buffer)
-    if (got === 0) break
-    if (got < 0) continue
-    end.checkLength(end.sealer.plaintextBytes + got)
-    const block = buffer.subarray(0, got)
+    // Room comes before the input is read: a block is sealed at once, and nothing of it waits.
+    const room = end.sealer.room(mostBytes)
+    if (room <= 0) {
+      await end.awaitRoom(mostBytes)
+      continue
+    }
+    const block = input.take(room)
+    if (block === undefined) continue
+    if (block.length === 0) return
+    end.checkLength(end.sealer.plaintextBytes + block.length)
     content?.update(block)
-    await sealBlock(end, block)
+    if (!end.sealer.trySeal(KIND.DATA, block)) throw new RangeError("the room that was there is gone")
     end.flush()
     onProgress?.(end.sealer.plaintextBytes)
   }
-  while (!end.sealer.trySeal(KIND.EOF, new Uint8Array(0))) await end.awaitRoom(0)
-  end.flush()
-  return finish(end, content?.digest())
 }
 
 export interface ReceiveOptions {
@@ -150,21 +167,6 @@ async function sealHandshake(end: ChannelEnd): Promise<void> {
   end.flush()
 }
 
-async function sealBlock(end: ChannelEnd, block: Uint8Array): Promise<void> {
-  for (let at = 0; at < block.length;) {
-    const room = end.sealer.room(block.length - at)
-    const take = Math.min(room, block.length - at, end.sealer.maxPlaintextBytes)
-    if (take > 0 && end.sealer.trySeal(KIND.DATA, block.subarray(at, at + take))) {
-      at += take
-      end.flush()
-      continue
-    }
-    const wanted = Math.min(block.length - at, end.sealer.maxPlaintextBytes)
-    await end.awaitRoom(wanted)
-    end.check()
-  }
-}
-
 async function finish(end: ChannelEnd, content: Uint8Array | undefined): Promise<TransferSummary> {
   const said = sentStatement(end, content)
   end.agent.send("FIN", said)
@@ -194,16 +196,4 @@ async function acknowledgeEnd(
 
 function summary(said: EndStatement): TransferSummary {
   return { bytes: said.lengthBytes, records: said.records, digest: said.digest, content: said.content }
-}
-
-/** @returns bytes read, 0 at the end, -1 for "not now" */
-export function readSome(fd: number, buffer: Uint8Array): number {
-  try {
-    return readSync(fd, buffer, 0, buffer.length, null)
-  } catch (error) {
-    const errno = errnoOf(error)
-    if (errno === "EAGAIN" || errno === "EINTR") return -1
-    if (errno === "EOF") return 0
-    throw new MvmError("io", `cannot read the input: ${errno ?? (error as Error).message}`, { cause: error })
-  }
 }

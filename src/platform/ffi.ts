@@ -24,6 +24,7 @@ const SYMBOLS = {
   lgetxattr: { args: [T.cstring, T.ptr, T.ptr, T.u64], returns: T.i64 },
   lremovexattr: { args: [T.cstring, T.ptr], returns: T.i32 },
   lsetxattr: { args: [T.cstring, T.ptr, T.ptr, T.u64, T.i32], returns: T.i32 },
+  madvise: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
   memfd_create: { args: [T.cstring, T.u32], returns: T.i32 },
   mkdirat: { args: [T.i32, T.ptr, T.u32], returns: T.i32 },
   mmap: { args: [T.ptr, T.u64, T.i32, T.i32, T.i32, T.i64], returns: T.i64 },

@@ -1,7 +1,8 @@
 /**
  * @module platform/mmap
  *
- * Shared read-write mappings: the arena's file, a channel's own file or memfd, a PCI BAR in sysfs, `/dev/mem`.
+ * Shared read-write mappings: the arena's file, a channel's own file or memfd, a PCI BAR in sysfs, `/dev/mem`. And
+ * files that are only read.
  *
  * Whoever can truncate a mapped file can kill its readers with SIGBUS. A file that is already too short is refused
  * here; that nobody shortens it later is the business of who owns it (mode 0600, or a sealed memfd).
@@ -12,8 +13,11 @@ import { closeSync, constants, fstatSync, openSync } from "node:fs"
 import { errnoOf, MvmError } from "../lib/errors.ts"
 import { libc, systemError } from "./ffi.ts"
 
+const PROT_READ = 1
 const PROT_READ_WRITE = 3
 const MAP_SHARED = 1
+const MAP_PRIVATE = 2
+const MADV_POPULATE_READ = 22
 const PAGE_BYTES = 4096
 /** Linux's user address space on x86-64 and arm64 ends below 2^48, so a pointer is an exact number. */
 const ADDRESS_LIMIT = 2 ** 48
@@ -86,4 +90,18 @@ export function mapSharedFd(fd: number, extent: Extent, name: string): Mapping {
   const address = Number(libc().mmap(null, lengthBytes, PROT_READ_WRITE, MAP_SHARED, fd, offsetBytes))
   if (address <= 0 || address >= ADDRESS_LIMIT) throw systemError(`mmap ${name}`)
   return new Mapping(address, lengthBytes)
+}
+
+/**
+ * Maps `extent` of a file for reading, its pages present: an error of the disk shows here and not as a signal.
+ *
+ * @returns undefined when the kernel cannot, for whatever reason
+ */
+export function mapForReading(fd: number, { offsetBytes, lengthBytes }: Extent): Mapping | undefined {
+  const address = Number(libc().mmap(null, lengthBytes, PROT_READ, MAP_PRIVATE, fd, offsetBytes))
+  if (address <= 0 || address >= ADDRESS_LIMIT) return undefined
+  const mapping = new Mapping(address, lengthBytes)
+  if (libc().madvise(address as Pointer, lengthBytes, MADV_POPULATE_READ) === 0) return mapping
+  mapping.unmap()
+  return undefined
 }

@@ -5,7 +5,7 @@
  */
 
 import { closeSync, fstatSync } from "node:fs"
-import type { Source } from "../../guest/pump.ts"
+import type { Source } from "../../guest/input.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
 import { setPipeSize } from "../../platform/posix.ts"
 import { openInput } from "../input.ts"

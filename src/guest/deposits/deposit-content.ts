@@ -20,7 +20,7 @@ import { DEPOSIT_PART_BYTES } from "../../wire/fields.ts"
 import type { LocalFields } from "../../wire/local-link.ts"
 import { POLLIN, PollSet } from "../../platform/posix.ts"
 import { turn } from "../channel-end.ts"
-import { readSome } from "../pump.ts"
+import { readSome } from "../input.ts"
 import { Spool } from "../spool.ts"
 import type { DepositClient } from "./deposit-client.ts"
 

@@ -1,0 +1,118 @@
+/**
+ * @module platform/leased-file
+ *
+ * A regular file read where it lies in the page cache, without a copy. Whoever truncates a file that is mapped kills
+ * its reader with SIGBUS, so it is mapped only under a read lease: while that is held nobody has the file open for
+ * writing, and the kernel keeps whoever wants to (or truncates it) waiting until the lease is given back, which
+ * happens at once. Pages are made present before they are looked at, so a disk that fails is an error, not a signal.
+ *
+ * Not for file systems whose files others change without this kernel's knowledge (NFS, FUSE), files of other users,
+ * and files that somebody writes: {@link LeasedFile.take} gives none, and the file is to be read as any other.
+ *
+ * @spec fcntl(2) "Leases", madvise(2) MADV_POPULATE_READ (Linux 5.14)
+ */
+
+import { fstatSync, statfsSync } from "node:fs"
+import { libc } from "./ffi.ts"
+import { mapForReading, type Mapping } from "./mmap.ts"
+
+const F_SETSIG = 10
+const F_SETLEASE = 1024
+const F_GETLEASE = 1025
+const F_RDLCK = 0
+const F_UNLCK = 2
+const SEEK_SET = 0
+const SEEK_CUR = 1
+
+/** Ignored where nobody listens, unlike SIGIO, which the kernel would send by default and which ends a process. */
+const LEASE_SIGNAL = "SIGURG"
+const LEASE_SIGNAL_NUMBER = 23
+
+/** A multiple of every page size; not so long that a slow disk keeps the caller from its other duties. */
+const WINDOW_BYTES = 8 << 20
+
+/** Shorter files are read in one or two calls. */
+const SHORTEST_BYTES = 1 << 20
+
+/** ext2 to ext4, xfs, btrfs, f2fs, tmpfs, overlayfs, squashfs. @spec Linux include/uapi/linux/magic.h */
+const LOCAL_FILE_SYSTEMS = new Set([
+  0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x01021994, 0x794c7630, 0x73717368,
+])
+
+export class LeasedFile {
+  readonly #fd: number
+  readonly #sizeBytes: number
+  #offset: number
+  #window: { readonly mapping: Mapping; readonly offset: number } | undefined
+  #isHeld = true
+  readonly #onSignal = (): void => {
+    if (!this.#isLeased()) this.release()
+  }
+
+  private constructor(fd: number, offset: number, sizeBytes: number) {
+    this.#fd = fd
+    this.#offset = offset
+    this.#sizeBytes = sizeBytes
+    process.on(LEASE_SIGNAL, this.#onSignal)
+  }
+
+  /** The file of `fd`, from where `fd` stands; undefined where it cannot be leased or is not worth it. */
+  static take(fd: number): LeasedFile | undefined {
+    const before = fstatSync(fd)
+    if (!before.isFile() || before.size < SHORTEST_BYTES) return undefined
+    if (!LOCAL_FILE_SYSTEMS.has(Number(statfsSync(`/proc/self/fd/${fd}`).type))) return undefined
+    const offset = Number(libc().lseek(fd, 0, SEEK_CUR))
+    if (offset < 0) return undefined
+    if (libc().fcntl(fd, F_SETSIG, LEASE_SIGNAL_NUMBER) !== 0) return undefined
+    if (libc().fcntl(fd, F_SETLEASE, F_RDLCK) !== 0) return undefined
+    // Only now nobody can change it any more.
+    return new LeasedFile(fd, offset, fstatSync(fd).size)
+  }
+
+  /**
+   * The next bytes, at most `mostBytes`; empty at the end. Undefined: no longer, the rest is to be read through the
+   * descriptor, which stands where this ended. The view is the file itself, to be done with before the event loop
+   * runs again.
+   */
+  next(mostBytes: number): Uint8Array | undefined {
+    if (!this.#isHeld) return undefined
+    const left = this.#sizeBytes - this.#offset
+    const window = this.#isLeased() ? this.#windowAt(left) : undefined
+    if (window === undefined) {
+      this.release()
+      return undefined
+    }
+    const from = this.#offset - window.offset
+    const bytes = window.mapping.bytes.subarray(from, from + Math.min(mostBytes, left))
+    this.#offset += bytes.length
+    return bytes
+  }
+
+  /** Lets writers at the file. The descriptor stands where this ended. */
+  release(): void {
+    if (!this.#isHeld) return
+    this.#isHeld = false
+    process.off(LEASE_SIGNAL, this.#onSignal)
+    this.#window?.mapping.unmap()
+    libc().lseek(this.#fd, this.#offset, SEEK_SET)
+    libc().fcntl(this.#fd, F_SETLEASE, F_UNLCK)
+  }
+
+  /** While a writer waits this is no longer so, though the file is still safe for as long as the kernel lets it wait. */
+  #isLeased(): boolean {
+    return libc().fcntl(this.#fd, F_GETLEASE, 0) === F_RDLCK
+  }
+
+  #windowAt(left: number): { readonly mapping: Mapping; readonly offset: number } | undefined {
+    const offset = this.#offset - (this.#offset % WINDOW_BYTES)
+    // At the very end too, where there is nothing to map: the last window serves.
+    if (this.#window && (this.#window.offset === offset || left <= 0)) return this.#window
+    this.#window?.mapping.unmap()
+    this.#window = undefined
+    const lengthBytes = Math.min(WINDOW_BYTES, this.#sizeBytes - offset)
+    if (lengthBytes <= 0) return undefined
+    const mapping = mapForReading(this.#fd, { offsetBytes: offset, lengthBytes })
+    if (mapping) this.#window = { mapping, offset }
+    return this.#window
+  }
+}
