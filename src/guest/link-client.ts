@@ -165,11 +165,14 @@ export class LinkClient {
 
   async #live(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
-    this.#stream = await this.#options.openStream({
+    const stream = await this.#options.openStream({
       onData: (chunk) => this.link.receive(chunk),
       onClose: resolve,
       onDrain: () => this.bulk.pump(),
     })
+    // While it was opened there was nothing that stop() could close.
+    if (this.#stopped) return stream.close()
+    this.#stream = stream
     this.#timer = setInterval(() => this.#tick(), HELLO_PERIOD_MS)
     try {
       this.#greet()

@@ -63,6 +63,7 @@ export class PingResponder {
 
   async #answerOne(): Promise<void> {
     const client = await AgentClient.connect(this.#options.socketPath)
+    if (this.#stopping.signal.aborted) return client.close()
     this.#clients.add(client)
     let end: ChannelEnd | undefined
     try {

@@ -1,0 +1,37 @@
+/** @module test/guest/link-client */
+
+import { expect, test } from "bun:test"
+import { Log } from "../../src/lib/log.ts"
+import { LinkClient } from "../../src/guest/link-client.ts"
+import type { ByteStream } from "../../src/platform/virtio-port.ts"
+
+test("an agent that is stopped while its stream is opened closes it, and its run ends", async () => {
+  const opening = Promise.withResolvers<ByteStream>()
+  const asked = Promise.withResolvers<void>()
+  const done: string[] = []
+  const client = new LinkClient({
+    bootId: new Uint8Array(16),
+    kind: "agent",
+    agentVersion: "test",
+    mvmPublicKey: new Uint8Array(65),
+    log: new Log({ level: "error", format: "text" }),
+    openStream: () => {
+      asked.resolve()
+      return opening.promise
+    },
+    ready: () => ({ canMap: false, mapping: "none", channels: [] }),
+    onLinked: () => done.push("linked"),
+    onLost: () => done.push("lost"),
+    onMessage: () => {},
+  })
+  const running = client.run()
+  await asked.promise
+  client.stop()
+  opening.resolve({
+    backlogBytes: 0,
+    write: () => void done.push("wrote"),
+    close: () => void done.push("closed"),
+  })
+  await running
+  expect(done).toEqual(["closed", "lost"])
+})
