@@ -11,6 +11,7 @@ import { asMvmError } from "../lib/errors.ts"
 import { KIND } from "../channel/record.ts"
 import { POLLHUP, POLLIN, PollSet } from "../platform/posix.ts"
 import type { EndStatement } from "./agent-client.ts"
+import { Attention } from "./attention.ts"
 import { turn, type ChannelEnd } from "./channel-end.ts"
 import {
   compareFin,
@@ -73,21 +74,20 @@ async function sealInput(
   { content, onProgress }: SealingOptions,
 ): Promise<void> {
   const mostBytes = end.sealer.maxPlaintextBytes
-  const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
+  const attention = new Attention(end.agent.fd)
   const waiting = new PollSet([
     { fd: end.agent.fd, events: POLLIN },
     { fd: source.fd, events: POLLIN },
   ])
   for (;;) {
-    if (attention.wait(0) > 0) await turn()
-    end.check()
-    if (!source.regular) {
+    if (source.regular) await attention.look()
+    else {
       waiting.wait(IDLE_POLL_MS)
-      if ((waiting.revents(1) & (POLLIN | POLLHUP)) === 0) {
-        await turn()
-        continue
-      }
+      const isReady = (waiting.revents(1) & (POLLIN | POLLHUP)) !== 0
+      if (!isReady || waiting.revents(0) !== 0) await turn()
+      if (!isReady) continue
     }
+    end.check()
     // Room comes before the input is read: a block is sealed at once, and nothing of it waits.
     const room = end.sealer.room(mostBytes)
     if (room <= 0) {
@@ -136,7 +136,6 @@ async function receiveInto(
   { onProgress, spool }: ReceiveOptions,
 ): Promise<TransferSummary> {
   const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined
-  const attention = new PollSet([{ fd: end.agent.fd, events: POLLIN }])
   const sink = spool ? new Sink(spool.fd, end, (errno, cause) => spool.failed(errno, cause)) : output
   while (!end.opener.ended) {
     const record = end.opener.tryOpen()
@@ -145,7 +144,6 @@ async function receiveInto(
       await end.awaitData()
       continue
     }
-    if (attention.wait(0) > 0) await turn()
     // The lease is looked at after the record was opened and before anything of it is released.
     end.check()
     if (record.kind !== KIND.DATA) continue

@@ -13,6 +13,7 @@
 import { closeSync, constants, fstatSync, openSync, writeSync, type Stats } from "node:fs"
 import { MvmError, errnoOf } from "../lib/errors.ts"
 import { POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
+import { Attention } from "./attention.ts"
 import { turn } from "./channel-end.ts"
 
 /** The longest time without a look at the agent's socket. */
@@ -33,7 +34,10 @@ export class Sink {
   readonly #isOwn: boolean
   readonly #mostBytes: number
   readonly #channel: SinkChannel
+  readonly #attention: Attention
   readonly #set: PollSet
+  /** Whether a write may be tried without asking first. */
+  readonly #isPrompt: boolean
   readonly #failed: (errno: string | undefined, cause: unknown) => MvmError
 
   constructor(fd: number, channel: SinkChannel, failed = sinkFailed) {
@@ -41,9 +45,11 @@ export class Sink {
     const own = stat.isFIFO() ? openUnblocked(fd) : undefined
     this.#fd = own ?? fd
     this.#isOwn = own !== undefined
-    this.#mostBytes = own !== undefined || stat.isFile() || isNullDevice(stat) ? Infinity : READY_BYTES
+    this.#isPrompt = own !== undefined || stat.isFile() || isNullDevice(stat)
+    this.#mostBytes = this.#isPrompt ? Infinity : READY_BYTES
     this.#failed = failed
     this.#channel = channel
+    this.#attention = new Attention(channel.agent.fd)
     this.#set = new PollSet([
       { fd: this.#fd, events: POLLOUT },
       { fd: channel.agent.fd, events: POLLIN },
@@ -52,17 +58,27 @@ export class Sink {
 
   /** @throws MvmError `sink` when the descriptor takes no more, and what the channel's check does. */
   async write(bytes: Uint8Array): Promise<void> {
+    let mayWrite = this.#isPrompt
     for (let at = 0; at < bytes.length;) {
-      this.#set.wait(IDLE_POLL_MS)
-      const isReady = this.#set.revents(0) !== 0
-      if (!isReady || this.#set.revents(1) !== 0) await turn()
+      if (mayWrite) await this.#attention.look()
+      else mayWrite = await this.#becameReady()
       this.#channel.check()
-      if (isReady) at += this.#writeSome(bytes.subarray(at, at + Math.min(this.#mostBytes, bytes.length)))
+      if (!mayWrite) continue
+      const got = this.#writeSome(bytes.subarray(at, at + Math.min(this.#mostBytes, bytes.length)))
+      at += got
+      mayWrite = this.#isPrompt && got > 0
     }
   }
 
   close(): void {
     if (this.#isOwn) closeSync(this.#fd)
+  }
+
+  async #becameReady(): Promise<boolean> {
+    this.#set.wait(IDLE_POLL_MS)
+    const isReady = this.#set.revents(0) !== 0
+    if (!isReady || this.#set.revents(1) !== 0) await turn()
+    return isReady
   }
 
   #writeSome(bytes: Uint8Array): number {

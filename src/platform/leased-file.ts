@@ -14,7 +14,7 @@
 
 import { fstatSync, statfsSync } from "node:fs"
 import { libc } from "./ffi.ts"
-import { mapForReading, type Mapping } from "./mmap.ts"
+import { ReadingWindow } from "./mmap.ts"
 
 const F_SETSIG = 10
 const F_SETLEASE = 1024
@@ -39,20 +39,25 @@ const LOCAL_FILE_SYSTEMS = new Set([
   0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x01021994, 0x794c7630, 0x73717368,
 ])
 
+const NOTHING = new Uint8Array(0)
+
 export class LeasedFile {
   readonly #fd: number
   readonly #sizeBytes: number
   #offset: number
-  #window: { readonly mapping: Mapping; readonly offset: number } | undefined
+  readonly #window: ReadingWindow
+  #shown: { readonly bytes: Uint8Array; readonly offset: number } | undefined
   #isHeld = true
   readonly #onSignal = (): void => {
     if (!this.#isLeased()) this.release()
   }
 
-  private constructor(fd: number, offset: number, sizeBytes: number) {
+  private constructor(fd: number, window: ReadingWindow, offset: number) {
     this.#fd = fd
+    this.#window = window
     this.#offset = offset
-    this.#sizeBytes = sizeBytes
+    // Under the lease: nobody can change it any more.
+    this.#sizeBytes = fstatSync(fd).size
     process.on(LEASE_SIGNAL, this.#onSignal)
   }
 
@@ -64,9 +69,10 @@ export class LeasedFile {
     const offset = Number(libc().lseek(fd, 0, SEEK_CUR))
     if (offset < 0) return undefined
     if (libc().fcntl(fd, F_SETSIG, LEASE_SIGNAL_NUMBER) !== 0) return undefined
-    if (libc().fcntl(fd, F_SETLEASE, F_RDLCK) !== 0) return undefined
-    // Only now nobody can change it any more.
-    return new LeasedFile(fd, offset, fstatSync(fd).size)
+    const window = ReadingWindow.open(fd, WINDOW_BYTES)
+    if (window && libc().fcntl(fd, F_SETLEASE, F_RDLCK) === 0) return new LeasedFile(fd, window, offset)
+    window?.close()
+    return undefined
   }
 
   /**
@@ -77,13 +83,13 @@ export class LeasedFile {
   next(mostBytes: number): Uint8Array | undefined {
     if (!this.#isHeld) return undefined
     const left = this.#sizeBytes - this.#offset
-    const window = this.#isLeased() ? this.#windowAt(left) : undefined
-    if (window === undefined) {
+    const shown = this.#isLeased() ? this.#shownAt(left) : undefined
+    if (shown === undefined) {
       this.release()
       return undefined
     }
-    const from = this.#offset - window.offset
-    const bytes = window.mapping.bytes.subarray(from, from + Math.min(mostBytes, left))
+    const from = this.#offset - shown.offset
+    const bytes = shown.bytes.subarray(from, from + Math.min(mostBytes, left))
     this.#offset += bytes.length
     return bytes
   }
@@ -93,7 +99,7 @@ export class LeasedFile {
     if (!this.#isHeld) return
     this.#isHeld = false
     process.off(LEASE_SIGNAL, this.#onSignal)
-    this.#window?.mapping.unmap()
+    this.#window.close()
     libc().lseek(this.#fd, this.#offset, SEEK_SET)
     libc().fcntl(this.#fd, F_SETLEASE, F_UNLCK)
   }
@@ -103,16 +109,13 @@ export class LeasedFile {
     return libc().fcntl(this.#fd, F_GETLEASE, 0) === F_RDLCK
   }
 
-  #windowAt(left: number): { readonly mapping: Mapping; readonly offset: number } | undefined {
+  #shownAt(left: number): { readonly bytes: Uint8Array; readonly offset: number } | undefined {
     const offset = this.#offset - (this.#offset % WINDOW_BYTES)
-    // At the very end too, where there is nothing to map: the last window serves.
-    if (this.#window && (this.#window.offset === offset || left <= 0)) return this.#window
-    this.#window?.mapping.unmap()
-    this.#window = undefined
+    if (left <= 0) return { bytes: NOTHING, offset: this.#offset }
+    if (this.#shown?.offset === offset) return this.#shown
     const lengthBytes = Math.min(WINDOW_BYTES, this.#sizeBytes - offset)
-    if (lengthBytes <= 0) return undefined
-    const mapping = mapForReading(this.#fd, { offsetBytes: offset, lengthBytes })
-    if (mapping) this.#window = { mapping, offset }
-    return this.#window
+    const bytes = this.#window.show({ offsetBytes: offset, lengthBytes })
+    this.#shown = bytes && { bytes, offset }
+    return this.#shown
   }
 }

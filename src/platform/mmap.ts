@@ -17,6 +17,8 @@ const PROT_READ = 1
 const PROT_READ_WRITE = 3
 const MAP_SHARED = 1
 const MAP_PRIVATE = 2
+const MAP_FIXED = 0x10
+const MAP_ANONYMOUS = 0x20
 const MADV_POPULATE_READ = 22
 const PAGE_BYTES = 4096
 /** Linux's user address space on x86-64 and arm64 ends below 2^48, so a pointer is an exact number. */
@@ -31,11 +33,11 @@ export interface Extent {
 /** A mapping. `bytes` is the memory itself: it may change at any instant under whoever reads it. */
 export class Mapping {
   readonly bytes: Uint8Array
-  readonly #address: number
+  readonly address: Pointer
   #mapped = true
 
   constructor(address: number, lengthBytes: number) {
-    this.#address = address
+    this.address = address as Pointer
     this.bytes = new Uint8Array(toArrayBuffer(address as Pointer, 0, lengthBytes))
   }
 
@@ -45,7 +47,7 @@ export class Mapping {
     this.#mapped = false
     const lengthBytes = this.bytes.length
     ;(this.bytes.buffer as ArrayBuffer).transfer(0)
-    libc().munmap(this.#address as Pointer, lengthBytes)
+    libc().munmap(this.address, lengthBytes)
   }
 }
 
@@ -93,15 +95,39 @@ export function mapSharedFd(fd: number, extent: Extent, name: string): Mapping {
 }
 
 /**
- * Maps `extent` of a file for reading, its pages present: an error of the disk shows here and not as a signal.
- *
- * @returns undefined when the kernel cannot, for whatever reason
+ * One place in memory through which a file is read part by part: each part replaces the one before, so that neither
+ * addresses nor array buffers are made anew.
  */
-export function mapForReading(fd: number, { offsetBytes, lengthBytes }: Extent): Mapping | undefined {
-  const address = Number(libc().mmap(null, lengthBytes, PROT_READ, MAP_PRIVATE, fd, offsetBytes))
-  if (address <= 0 || address >= ADDRESS_LIMIT) return undefined
-  const mapping = new Mapping(address, lengthBytes)
-  if (libc().madvise(address as Pointer, lengthBytes, MADV_POPULATE_READ) === 0) return mapping
-  mapping.unmap()
-  return undefined
+export class ReadingWindow {
+  readonly #fd: number
+  readonly #mapping: Mapping
+
+  private constructor(fd: number, mapping: Mapping) {
+    this.#fd = fd
+    this.#mapping = mapping
+  }
+
+  /** @returns undefined when the kernel cannot, for whatever reason */
+  static open(fd: number, lengthBytes: number): ReadingWindow | undefined {
+    const address = Number(libc().mmap(null, lengthBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+    if (address <= 0 || address >= ADDRESS_LIMIT) return undefined
+    return new ReadingWindow(fd, new Mapping(address, lengthBytes))
+  }
+
+  /**
+   * Shows `extent` of the file, its pages present: an error of the disk is seen here and is no signal later.
+   *
+   * @returns its memory, until the next call; undefined when the kernel cannot
+   */
+  show({ offsetBytes, lengthBytes }: Extent): Uint8Array | undefined {
+    const { address } = this.#mapping
+    const at = libc().mmap(address, lengthBytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, this.#fd, offsetBytes)
+    if (Number(at) !== Number(address)) return undefined
+    if (libc().madvise(address, lengthBytes, MADV_POPULATE_READ) !== 0) return undefined
+    return this.#mapping.bytes
+  }
+
+  close(): void {
+    this.#mapping.unmap()
+  }
 }
