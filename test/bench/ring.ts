@@ -16,7 +16,7 @@ const SOURCE_BYTES = 4 * 2 ** 20
 
 /** The sizes that did best of a sweep over rings of 512 KiB to 8 MiB and records of 64 to 512 KiB. */
 const SIZES = [
-  { ringBytes: 2 ** 21, recordBytes: 2 ** 17 },
+  { ringBytes: 2 ** 21, recordBytes: 2 ** 18 },
   { ringBytes: 2 ** 22, recordBytes: 2 ** 17 },
   { ringBytes: 2 ** 22, recordBytes: 2 ** 18 },
 ] as const
