@@ -5,7 +5,7 @@
  * would not have made.
  */
 
-import { fromUtf8 } from "../lib/bytes.ts"
+import { fromUtf8, getU32be } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
 
 const MAX_WORD_BYTES = 64
@@ -27,9 +27,9 @@ export class FieldReader {
   /** An unsigned integer that a JavaScript number holds exactly. */
   number(bytes: Uint8Array, field: string): number {
     if (bytes.length !== 8) throw this.fault(field, `${bytes.length} bytes, not 8`)
-    const value = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0)
-    if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw this.fault(field, "too large")
-    return Number(value)
+    const high = getU32be(bytes, 0)
+    if (high >= 2 ** 21) throw this.fault(field, "too large")
+    return high * 2 ** 32 + getU32be(bytes, 4)
   }
 
   /** Text a person may be shown: valid UTF-8 without control characters. */

@@ -41,6 +41,37 @@ export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return out
 }
 
+// Numbers in bytes are put and taken one byte at a time: a DataView makes the runtime give a short array a buffer of
+// its own first, which costs more than all the rest of a message's coding.
+
+/** `value` (0 to 2^16 - 1) at `at`, big-endian. */
+export function putU16be(into: Uint8Array, at: number, value: number): void {
+  into[at] = value >>> 8
+  into[at + 1] = value
+}
+
+/** `value` (0 to 2^32 - 1) at `at`, big-endian. */
+export function putU32be(into: Uint8Array, at: number, value: number): void {
+  putU16be(into, at, value >>> 16)
+  putU16be(into, at + 2, value & 0xffff)
+}
+
+/** `value` (0 to 2^53 - 1) at `at`, as 64 bits, big-endian. */
+export function putU64be(into: Uint8Array, at: number, value: number): void {
+  putU32be(into, at, Math.floor(value / 2 ** 32))
+  putU32be(into, at + 4, value >>> 0)
+}
+
+/** 0 to 2^16 - 1; the bytes must be there. */
+export function getU16be(from: Uint8Array, at: number): number {
+  return (from[at]! << 8) | from[at + 1]!
+}
+
+/** 0 to 2^32 - 1; the bytes must be there. */
+export function getU32be(from: Uint8Array, at: number): number {
+  return ((getU16be(from, at) << 16) | getU16be(from, at + 2)) >>> 0
+}
+
 /** Equality in time that depends on the lengths only. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && timingSafeEqual(a, b)
@@ -59,13 +90,11 @@ export function isZero(bytes: Uint8Array): boolean {
 export class ByteReader {
   #at = 0
   readonly #bytes: Uint8Array
-  readonly #view: DataView
   readonly #structure: string
   readonly #code: ErrorCode
 
   constructor(bytes: Uint8Array, structure: string, code: ErrorCode) {
     this.#bytes = bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#structure = structure
     this.#code = code
   }
@@ -79,31 +108,33 @@ export class ByteReader {
   }
 
   u8(field: string): number {
-    return this.#view.getUint8(this.#take(1, field))
+    return this.#bytes[this.#take(1, field)]!
   }
 
   u16be(field: string): number {
-    return this.#view.getUint16(this.#take(2, field))
+    return getU16be(this.#bytes, this.#take(2, field))
   }
 
   u32be(field: string): number {
-    return this.#view.getUint32(this.#take(4, field))
+    return getU32be(this.#bytes, this.#take(4, field))
   }
 
   u64be(field: string): bigint {
-    return this.#view.getBigUint64(this.#take(8, field))
+    const at = this.#take(8, field)
+    return (BigInt(getU32be(this.#bytes, at)) << 32n) | BigInt(getU32be(this.#bytes, at + 4))
   }
 
   u16le(field: string): number {
-    return this.#view.getUint16(this.#take(2, field), true)
+    return this.#le16(this.#take(2, field))
   }
 
   u32le(field: string): number {
-    return this.#view.getUint32(this.#take(4, field), true)
+    return this.#le32(this.#take(4, field))
   }
 
   u64le(field: string): bigint {
-    return this.#view.getBigUint64(this.#take(8, field), true)
+    const at = this.#take(8, field)
+    return (BigInt(this.#le32(at + 4)) << 32n) | BigInt(this.#le32(at))
   }
 
   /** A view (not a copy) of the next `lengthBytes` bytes. */
@@ -119,6 +150,14 @@ export class ByteReader {
 
   error(field: string, problem: string): MvmError {
     return new MvmError(this.#code, `${this.#structure}.${field}: ${problem} (offset ${this.#at})`)
+  }
+
+  #le16(at: number): number {
+    return this.#bytes[at]! | (this.#bytes[at + 1]! << 8)
+  }
+
+  #le32(at: number): number {
+    return (this.#le16(at) | (this.#le16(at + 2) << 16)) >>> 0
   }
 
   #take(lengthBytes: number, field: string): number {

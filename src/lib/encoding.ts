@@ -6,12 +6,13 @@
  * its length and the field count is encoded too. msgpack is transport only and never signed.
  */
 
-import { ByteReader, concat, equalBytes, utf8 } from "./bytes.ts"
+import { ByteReader, equalBytes, putU32be, putU64be, utf8 } from "./bytes.ts"
 import type { ErrorCode } from "./errors.ts"
 
 export type Field = Uint8Array | string | number | bigint
 
 const MAX_FIELDS = 64
+const LENGTH_BYTES = 4
 
 /**
  * `u32 label length, label, u32 field count, { u32 length, bytes }*`. Strings are UTF-8, numbers and bigints are
@@ -21,14 +22,19 @@ const MAX_FIELDS = 64
  */
 export function encodeFields(label: string, fields: readonly Field[]): Uint8Array {
   if (fields.length > MAX_FIELDS) throw new RangeError(`more than ${MAX_FIELDS} fields`)
-  const parts: Uint8Array[] = []
-  const push = (bytes: Uint8Array): void => {
-    parts.push(u32(bytes.length), bytes)
+  const parts = [utf8(label), ...fields.map(fieldBytes)]
+  const out = new Uint8Array(parts.reduce((sum, { length }) => sum + LENGTH_BYTES + length, LENGTH_BYTES))
+  let at = 0
+  const put = (bytes: Uint8Array): void => {
+    putU32be(out, at, bytes.length)
+    out.set(bytes, at + LENGTH_BYTES)
+    at += LENGTH_BYTES + bytes.length
   }
-  push(utf8(label))
-  parts.push(u32(fields.length))
-  for (const field of fields) push(fieldBytes(field))
-  return concat(...parts)
+  put(parts[0]!)
+  putU32be(out, at, fields.length)
+  at += LENGTH_BYTES
+  for (let index = 1; index < parts.length; index++) put(parts[index]!)
+  return out
 }
 
 /**
@@ -62,15 +68,14 @@ export function decodeFields<const Name extends string>(
 function fieldBytes(field: Field): Uint8Array {
   if (typeof field === "string") return utf8(field)
   if (field instanceof Uint8Array) return field
+  const out = new Uint8Array(8)
+  if (typeof field === "number" && Number.isSafeInteger(field) && field >= 0) {
+    putU64be(out, 0, field)
+    return out
+  }
   const value = BigInt(field)
   if (value < 0n || value >= 1n << 64n) throw new RangeError("number does not fit 64 bits")
-  const out = new Uint8Array(8)
-  new DataView(out.buffer).setBigUint64(0, value)
-  return out
-}
-
-function u32(value: number): Uint8Array {
-  const out = new Uint8Array(4)
-  new DataView(out.buffer).setUint32(0, value)
+  putU32be(out, 0, Number(value >> 32n))
+  putU32be(out, 4, Number(value & 0xffff_ffffn))
   return out
 }

@@ -5,7 +5,7 @@
  * {@link ByteReader}'s; a decoder of a whole message ends with `end()`, so nothing trails.
  */
 
-import { ByteReader, concat } from "../lib/bytes.ts"
+import { ByteReader, concat, putU16be, putU32be } from "../lib/bytes.ts"
 
 /** Appends big-endian integers and byte strings. Every method returns the writer. */
 export class TpmWriter {
@@ -43,10 +43,9 @@ export class TpmWriter {
       throw new RangeError(`${value} does not fit ${lengthBytes} bytes`)
     }
     const out = new Uint8Array(lengthBytes)
-    const view = new DataView(out.buffer)
-    if (lengthBytes === 1) view.setUint8(0, value)
-    else if (lengthBytes === 2) view.setUint16(0, value)
-    else view.setUint32(0, value)
+    if (lengthBytes === 1) out[0] = value
+    else if (lengthBytes === 2) putU16be(out, 0, value)
+    else putU32be(out, 0, value)
     return this.bytes(out)
   }
 }

@@ -18,6 +18,7 @@
  */
 
 import { crc32 } from "node:zlib"
+import { getU16be, getU32be, putU32be } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
 
 // Specification.
@@ -57,13 +58,12 @@ export function encodeFrame(payload: Uint8Array, options: FrameOptions = {}): Ui
     throw new MvmError("frame", `frame.payload: ${payload.length} bytes, at most ${MAX_FRAME_PAYLOAD_BYTES}`)
   }
   const frame = new Uint8Array(FRAME_HEADER_BYTES + payload.length)
-  const view = new DataView(frame.buffer)
-  view.setUint32(0, MAGIC_WORD)
+  putU32be(frame, 0, MAGIC_WORD)
   frame[4] = VERSION
   frame[5] = options.auth === true ? FLAG_AUTHENTICATED : 0
-  view.setUint32(8, payload.length)
+  putU32be(frame, 8, payload.length)
   frame.set(payload, FRAME_HEADER_BYTES)
-  view.setUint32(CRC_OFFSET, frameCrc(frame))
+  putU32be(frame, CRC_OFFSET, frameCrc(frame))
   return frame
 }
 
@@ -212,14 +212,13 @@ export class FrameReader {
 /** The frame that `chunk` is, where it is exactly one: the usual case, and nothing need be kept for it. */
 function wholeFrame(chunk: Uint8Array): Frame | undefined {
   if (chunk.length < FRAME_HEADER_BYTES || chunk.length > MAX_FRAME_BYTES) return undefined
-  const view = new DataView(chunk.buffer, chunk.byteOffset, FRAME_HEADER_BYTES)
   const isFrame =
-    view.getUint32(0) === MAGIC_WORD &&
+    getU32be(chunk, 0) === MAGIC_WORD &&
     chunk[4] === VERSION &&
     (chunk[5]! & ~FLAG_AUTHENTICATED) === 0 &&
-    view.getUint16(6) === 0 &&
-    view.getUint32(8) === chunk.length - FRAME_HEADER_BYTES &&
-    view.getUint32(CRC_OFFSET) === frameCrc(chunk)
+    getU16be(chunk, 6) === 0 &&
+    getU32be(chunk, 8) === chunk.length - FRAME_HEADER_BYTES &&
+    getU32be(chunk, CRC_OFFSET) === frameCrc(chunk)
   if (!isFrame) return undefined
   return { payload: chunk.slice(FRAME_HEADER_BYTES), authenticated: chunk[5] === FLAG_AUTHENTICATED }
 }

@@ -21,7 +21,7 @@
  */
 
 import { createHmac, createSecretKey, type KeyObject } from "node:crypto"
-import { equalBytes } from "../lib/bytes.ts"
+import { equalBytes, putU64be } from "../lib/bytes.ts"
 import { encodeFields } from "../lib/encoding.ts"
 import { MvmError } from "../lib/errors.ts"
 import { MAX_FRAME_PAYLOAD_BYTES } from "./frame.ts"
@@ -48,6 +48,7 @@ export class FrameAuthenticator {
   readonly #sendKey: KeyObject
   readonly #receiveKey: KeyObject
   readonly #prefix: Buffer
+  /** Counts from 0, and never reach 2^53, where the numbers would stop being exact. */
   #sendSeq = 0
   #receiveSeq = 0
 
@@ -75,7 +76,7 @@ export class FrameAuthenticator {
     }
     const seq = this.#sendSeq++
     const payload = new Uint8Array(SEAL_BYTES + message.length)
-    writeSeq(payload, seq)
+    putU64be(payload, 0, seq)
     payload.set(this.#mac(this.#sendKey, seq, message), MAC_OFFSET)
     payload.set(message, SEAL_BYTES)
     return payload
@@ -93,7 +94,7 @@ export class FrameAuthenticator {
     if (payload.length < SEAL_BYTES) throw new MvmError("frame", "seal: too short")
     const seq = this.#receiveSeq
     const expected = new Uint8Array(MAC_OFFSET)
-    writeSeq(expected, seq)
+    putU64be(expected, 0, seq)
     if (!equalBytes(expected, payload.subarray(0, MAC_OFFSET))) {
       throw new MvmError("frame", `seal.seq: not the expected ${seq}`)
     }
@@ -108,15 +109,8 @@ export class FrameAuthenticator {
 
   #mac(key: KeyObject, seq: number, message: Uint8Array): Uint8Array {
     const prefix = this.#prefix
-    writeSeq(prefix, seq, prefix.length - 12)
+    putU64be(prefix, prefix.length - 12, seq)
     prefix.writeUInt32BE(message.length, prefix.length - 4)
     return createHmac("sha256", key).update(prefix).update(message).digest()
   }
-}
-
-/** A count from 0 never reaches 2^53, where the number would stop being exact. */
-function writeSeq(into: Uint8Array, seq: number, at = 0): void {
-  const view = new DataView(into.buffer, into.byteOffset, into.byteLength)
-  view.setUint32(at, Math.floor(seq / 0x1_0000_0000))
-  view.setUint32(at + 4, seq % 0x1_0000_0000)
 }
