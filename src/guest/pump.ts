@@ -80,14 +80,15 @@ async function sealInput(
     { fd: source.fd, events: POLLIN },
   ])
   for (;;) {
+    let isReady = true
     if (source.regular) await attention.look()
     else {
       waiting.wait(IDLE_POLL_MS)
-      const isReady = (waiting.revents(1) & (POLLIN | POLLHUP)) !== 0
+      isReady = (waiting.revents(1) & (POLLIN | POLLHUP)) !== 0
       if (!isReady || waiting.revents(0) !== 0) await turn()
-      if (!isReady) continue
     }
     end.check()
+    if (!isReady) continue
     // Room comes before the input is read: a block is sealed at once, and nothing of it waits.
     const room = end.sealer.room(mostBytes)
     if (room <= 0) {
