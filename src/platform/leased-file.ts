@@ -91,16 +91,17 @@ export class LeasedFile {
     const from = this.#offset - shown.offset
     const bytes = shown.bytes.subarray(from, from + Math.min(mostBytes, left))
     this.#offset += bytes.length
+    // As if it had been read: others who hold the descriptor, and whoever watches it, see how far this is.
+    libc().lseek(this.#fd, this.#offset, SEEK_SET)
     return bytes
   }
 
-  /** Lets writers at the file. The descriptor stands where this ended. */
+  /** Lets writers at the file. */
   release(): void {
     if (!this.#isHeld) return
     this.#isHeld = false
     process.off(LEASE_SIGNAL, this.#onSignal)
     this.#window.close()
-    libc().lseek(this.#fd, this.#offset, SEEK_SET)
     libc().fcntl(this.#fd, F_SETLEASE, F_UNLCK)
   }
 
