@@ -43,6 +43,7 @@ const SYMBOLS = {
   tcgetattr: { args: [T.i32, T.ptr], returns: T.i32 },
   tcsetattr: { args: [T.i32, T.i32, T.ptr], returns: T.i32 },
   unlinkat: { args: [T.i32, T.ptr, T.i32], returns: T.i32 },
+  usleep: { args: [T.u32], returns: T.i32 },
   utimensat: { args: [T.i32, T.ptr, T.ptr, T.i32], returns: T.i32 },
 } as const
 

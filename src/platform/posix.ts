@@ -141,3 +141,8 @@ export function punchHole(fd: number, offset: number, lengthBytes: number): void
 export function yieldProcessor(): void {
   libc().sched_yield()
 }
+
+/** Leaves the processor to others for about `us` microseconds; the kernel adds some 50. */
+export function nap(us: number): void {
+  libc().usleep(us)
+}
