@@ -9,7 +9,9 @@ import { resolve } from "node:path"
 import { MvmError, STATUS } from "../lib/errors.ts"
 import {
   applyInstallation,
+  isInstalled,
   removeInstallation,
+  type ApplyOptions,
   type Installation,
   type Step,
 } from "../platform/installation.ts"
@@ -57,7 +59,10 @@ export function runInstaller(call: Call, installer: Installer): number {
   const isRemoval = call.flag("uninstall")
   if (!isRemoval && root === "/") refuseBesidePackage(plan)
   const steps = isRemoval
-    ? [...run(installer.deactivate), ...removeInstallation(plan.name, options), ...run(installer.forget)]
+    ? uninstall(plan.name, options, {
+        before: () => run(installer.deactivate),
+        after: () => run(installer.forget),
+      })
     : [...applyInstallation(plan, options), ...run(installer.activate)]
   const advice = isRemoval || call.flag("vendor") ? [] : installer.advice()
   if (isRemoval && steps.length > 0) advice.push(`${installer.left}: remove it yourself if nothing needs it`)
@@ -65,6 +70,19 @@ export function runInstaller(call: Call, installer: Installer): number {
   else show(steps, advice, dryRun)
   if (!isRunning && root === "/") note("systemd does not run here: nothing was started or stopped")
   return steps.some(({ action }) => action === "failed") ? STATUS.failure : STATUS.ok
+}
+
+/**
+ * Takes away what the record of `name` says. Where there is none, nothing of the system is stopped either: a unit of
+ * that name is then a package's.
+ */
+export function uninstall(
+  name: string,
+  options: ApplyOptions,
+  programs: { before(): Step[]; after(): Step[] },
+): Step[] {
+  if (!isInstalled(name, options.root)) return []
+  return [...programs.before(), ...removeInstallation(name, options), ...programs.after()]
 }
 
 function show(steps: readonly Step[], advice: readonly string[], dryRun: boolean): void {
