@@ -132,13 +132,24 @@ async function applyTo(
   parts: AdoptionParts,
   { virsh, domain, record, needed }: { virsh: Virsh; domain: Domain; record: VmRecord; needed: MvmParts },
 ): Promise<void> {
+  const original = String(domain)
   const before = applyElements(domain, needed)
-  await define(parts, virsh, domain)
-  const { libvirt } = record.config
-  // What the first adoption found is what a release puts back.
-  if (!libvirt || libvirt.replaced) return
-  const change = { libvirt: { ...libvirt, replaced: before } }
-  await writeSettings(parts, record, { config: { ...record.config, ...change }, change, tags: undefined })
+  try {
+    await define(parts, virsh, domain)
+    const { libvirt } = record.config
+    // What the first adoption found is what a release puts back.
+    if (!libvirt || libvirt.replaced) return
+    const change = { libvirt: { ...libvirt, replaced: before } }
+    await writeSettings(parts, record, { config: { ...record.config, ...change }, change, tags: undefined })
+  } catch (error) {
+    // An answer that did not come in time may have been a yes, too.
+    await define(parts, virsh, Domain.parse(original)).catch((cause: unknown) => {
+      throw new MvmError("libvirt", `${asMvmError(error).message}; what was added could not be taken out`, {
+        cause,
+      })
+    })
+    throw error
+  }
 }
 
 /** With what libvirt shows to its owner alone: left out, it would be lost when the domain is defined again. */
