@@ -10,7 +10,7 @@ import { Arena, arenaPathOf } from "../../src/mvm/channels/arena.ts"
 import { AuditCommitter } from "../../src/mvm/state/audit-committer.ts"
 import { openAudit } from "../../src/mvm/state/audit.ts"
 import { openRegistry, type VmConfig } from "../../src/mvm/state/registry.ts"
-import { adoptDomain, type AdoptionParts } from "../../src/mvm/vm/followed/adoption.ts"
+import { adoptDomain, releaseDomain, type AdoptionParts } from "../../src/mvm/vm/followed/adoption.ts"
 import { VmMonitors } from "../../src/mvm/vm/vm-monitors.ts"
 import { VmManager } from "../../src/mvm/vm/vms.ts"
 import { closeLater, failure, sampleVm, scratchState } from "../mvm/scratch-state.ts"
@@ -69,5 +69,31 @@ test("a domain whose adoption fails after libvirt took it is as it was", async (
   registry.database.prepare("ALTER TABLE audit_gone RENAME TO audit").run()
   expect(message).toContain("could not be added to failing.example")
   expect(await virt.xml("failing.example")).toBe(before)
+  await vms.remove(record())
+})
+
+test.each(["pc", "q35"])("a released %s domain has what it had before, and no more", async (machine) => {
+  const name = `released-${machine}.example`
+  await virt.define(name, { machine })
+  const before = await virt.xml(name)
+  const { vms, adoption, adopt, record } = await mvm()
+  await adopt(name, true)
+  expect(await virt.xml(name)).not.toBe(before)
+  await releaseDomain(adoption, record())
+  expect(await virt.xml(name)).toBe(before)
+  await vms.remove(record())
+})
+
+test("a controller that came with the MVM's elements stays with what was put on it since", async () => {
+  await virt.define("kept.example", { machine: "q35" })
+  const { vms, adoption, adopt, record } = await mvm()
+  await adopt("kept.example", true)
+  const channel =
+    "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.example.0'/></channel>"
+  await virt.redefine((await virt.xml("kept.example")).replace("</devices>", `${channel}</devices>`))
+  await releaseDomain(adoption, record())
+  const xml = await virt.xml("kept.example")
+  expect(xml).toContain("org.example.0")
+  expect(xml).toContain("<controller type='virtio-serial' index='0'>")
   await vms.remove(record())
 })

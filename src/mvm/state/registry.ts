@@ -50,6 +50,7 @@ const vmConfig = v.strictObject({
         v.strictObject({
           lifecycle: v.record(v.string(), v.nullable(text)),
           pm: v.record(v.string(), v.nullable(text)),
+          controllers: v.optional(v.array(v.strictObject({ type: text, index: text }))),
         }),
       ),
     }),

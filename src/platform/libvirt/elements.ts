@@ -13,6 +13,7 @@
 import type { Element } from "@xmldom/xmldom"
 import { MvmError } from "../../lib/errors.ts"
 import { LINK_PORT_NAME } from "../qemu-args.ts"
+import { removeUnused, type Controller } from "./controllers.ts"
 import { attributeOf, childrenOf, type Domain } from "./domain.ts"
 import { emptyPorts, freeSlots } from "./pci.ts"
 
@@ -48,6 +49,8 @@ export interface Replaced {
   readonly lifecycle: Readonly<Record<string, string | null>>
   /** Attributes of the elements in <pm>; null where there was none. */
   readonly pm: Readonly<Record<string, string | null>>
+  /** What came with our elements, as libvirt numbered it. */
+  readonly controllers?: readonly Controller[] | undefined
 }
 
 /**
@@ -141,6 +144,7 @@ export function removeElements(domain: Domain, parts: MvmParts, before: Replaced
     changed.push(`<${element.tagName}>`)
     domain.remove(element)
   }
+  if (removeUnused(domain, before.controllers ?? []) > 0) changed.push("<controller>")
   for (const name of LIFECYCLE) {
     const was = before.lifecycle[name]
     if (was === undefined || was === (domain.text(name) ?? null)) continue

@@ -10,6 +10,7 @@ import { dirname, join } from "node:path"
 import { MvmError, asMvmError } from "../../../lib/errors.ts"
 import type { Account } from "../../../platform/acl.ts"
 import { accountOfLabel, qemuAccount } from "../../../platform/libvirt/capabilities.ts"
+import { addedControllers } from "../../../platform/libvirt/controllers.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
 import {
   applyElements,
@@ -139,7 +140,9 @@ async function applyTo(
     const { libvirt } = record.config
     // What the first adoption found is what a release puts back.
     if (!libvirt || libvirt.replaced) return
-    const change = { libvirt: { ...libvirt, replaced: before } }
+    const defined = await inactive(virsh, domain.uuid)
+    const controllers = addedControllers(Domain.parse(original), defined)
+    const change = { libvirt: { ...libvirt, replaced: { ...before, controllers } } }
     await writeSettings(parts, record, { config: { ...record.config, ...change }, change, tags: undefined })
   } catch (error) {
     // An answer that did not come in time may have been a yes, too.
