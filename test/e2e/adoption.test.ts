@@ -97,3 +97,13 @@ test("a controller that came with the MVM's elements stays with what was put on 
   expect(xml).toContain("<controller type='virtio-serial' index='0'>")
   await vms.remove(record())
 })
+
+test("a domain of a VM without a memory device gets none", async () => {
+  await virt.define("relayed.example")
+  const { vms, adopt, record } = await mvm()
+  await adopt("relayed.example", true, { memoryDevice: "none" })
+  const xml = await virt.xml("relayed.example")
+  expect(xml).toContain("org.mvm.0")
+  expect(xml).not.toContain("ivshmem")
+  await vms.remove(record())
+})

@@ -15,18 +15,20 @@ import { MvmError } from "../../lib/errors.ts"
 import { LINK_PORT_NAME } from "../qemu-args.ts"
 import { removeUnused, type Controller } from "./controllers.ts"
 import { attributeOf, childrenOf, type Domain } from "./domain.ts"
-import { emptyPorts, freeSlots } from "./pci.ts"
+import { freeSlots, lackingPorts } from "./pci.ts"
 
 export const ALIASES = { arena: "ua-mvm-arena", vtpm: "ua-mvm-tpm", link: "ua-mvm-link" } as const
 
-/** Empty ports that a machine with a port for each device keeps for hot-plug. */
-const SPARE_PORTS = 4
+export interface ArenaPart {
+  /** Its file under /dev/shm, without that. */
+  readonly name: string
+  readonly sizeBytes: number
+}
 
 /** Where this member's parts are. Absolute paths. */
 export interface MvmParts {
-  /** The arena's file under /dev/shm, without that. */
-  readonly arenaName: string
-  readonly arenaBytes: number
+  /** None for a member whose records are relayed. */
+  readonly arena: ArenaPart | undefined
   readonly vtpmSocket: string
   readonly linkSocket: string
 }
@@ -124,7 +126,8 @@ export function applyElements(domain: Domain, parts: MvmParts): Replaced {
     for (const element of need.replaced(domain)) domain.remove(element)
     domain.append(need.parent, need.xml)
   }
-  for (let spare = sparePorts(domain); spare < SPARE_PORTS; spare++) {
+  // Who has no memory gets none plugged either.
+  for (let port = parts.arena ? lackingPorts(domain) : 0; port > 0; port--) {
     domain.append("devices", "<controller type='pci' model='pcie-root-port'/>")
   }
   return before
@@ -179,21 +182,7 @@ function needs(parts: MvmParts, arch: string): Need[] {
         SUSPEND.every((name) => domain.element(`pm/${name}`)?.getAttribute("enabled") === "no"),
       replaced: (domain) => domain.elements("pm"),
     },
-    {
-      element: "<shmem>",
-      parent: "devices",
-      xml: [
-        `<shmem name='${escapeXml(parts.arenaName)}'><model type='ivshmem-plain'/>`,
-        `<size unit='M'>${parts.arenaBytes / 2 ** 20}</size><alias name='${ALIASES.arena}'/></shmem>`,
-      ].join(""),
-      isMet: (domain) =>
-        domain
-          .elements("devices/shmem")
-          .some(
-            (shmem) => shmem.getAttribute("name") === parts.arenaName && sizeOf(shmem) === parts.arenaBytes,
-          ),
-      replaced: (domain) => domain.elements("devices/shmem").filter((shmem) => isArena(shmem, parts)),
-    },
+    ...(parts.arena ? [sharesMemory(parts.arena)] : []),
     {
       element: "<tpm>",
       parent: "devices",
@@ -234,6 +223,23 @@ function endsAt(name: (typeof LIFECYCLE)[number]): Need {
   }
 }
 
+function sharesMemory(arena: ArenaPart): Need {
+  const { name, sizeBytes } = arena
+  return {
+    element: "<shmem>",
+    parent: "devices",
+    xml: [
+      `<shmem name='${escapeXml(name)}'><model type='ivshmem-plain'/>`,
+      `<size unit='M'>${sizeBytes / 2 ** 20}</size><alias name='${ALIASES.arena}'/></shmem>`,
+    ].join(""),
+    isMet: (domain) =>
+      domain
+        .elements("devices/shmem")
+        .some((shmem) => shmem.getAttribute("name") === name && sizeOf(shmem) === sizeBytes),
+    replaced: (domain) => domain.elements("devices/shmem").filter((shmem) => isArena(shmem, { arena })),
+  }
+}
+
 function links(domain: Domain): Element[] {
   return domain
     .elements("devices/channel")
@@ -251,8 +257,8 @@ function isOurs(element: Element, alias: string): boolean {
   return attributeOf(element, "alias", "name") === alias
 }
 
-function isArena(shmem: Element, parts: MvmParts): boolean {
-  return isOurs(shmem, ALIASES.arena) || shmem.getAttribute("name") === parts.arenaName
+function isArena(shmem: Element, { arena }: Pick<MvmParts, "arena">): boolean {
+  return isOurs(shmem, ALIASES.arena) || (arena !== undefined && shmem.getAttribute("name") === arena.name)
 }
 
 function isOurVtpm(tpm: Element, { vtpmSocket }: MvmParts): boolean {
@@ -285,11 +291,6 @@ const UNITS: Readonly<Record<string, number>> = {
 function sizeOf(shmem: Element): number {
   const size = childrenOf(shmem, "size")[0]
   return Number(size?.textContent) * (UNITS[size?.getAttribute("unit") ?? "bytes"] ?? Number.NaN)
-}
-
-/** As many as wanted where the machine needs no ports. */
-function sparePorts(domain: Domain): number {
-  return domain.machine === "q35" || domain.machine === "virt" ? emptyPorts(domain).length : SPARE_PORTS
 }
 
 function escapeXml(text: string): string {

@@ -13,6 +13,8 @@ import type { Domain } from "./domain.ts"
 const SLOTS = 32
 /** Of a `pc` machine's root bus: the host bridge and the chipset. */
 const CHIPSET_SLOTS = [0, 1]
+/** Empty ports that a machine with a port for each device keeps for hot-plug. */
+const SPARE_PORTS = 4
 
 /**
  * How many more devices a `pc` machine has places for; Infinity where libvirt makes places as they are needed.
@@ -31,6 +33,12 @@ export function freeSlots(domain: Domain): number {
 export function emptyPorts(domain: Domain): number[] {
   const used = usedSlots(domain)
   return controllers(domain, "pcie-root-port").filter((index) => !used.has(index))
+}
+
+/** How many more ports the domain needs for hot-plug: none where the machine needs no ports. */
+export function lackingPorts(domain: Domain): number {
+  if (domain.machine !== "q35" && domain.machine !== "virt") return 0
+  return Math.max(0, SPARE_PORTS - emptyPorts(domain).length)
 }
 
 /** Slots taken, by bus. */

@@ -11,8 +11,7 @@ import {
 } from "../../../src/platform/libvirt/elements.ts"
 
 const PARTS: MvmParts = {
-  arenaName: "mvm-arena&1",
-  arenaBytes: 64 * 2 ** 20,
+  arena: { name: "mvm-arena&1", sizeBytes: 64 * 2 ** 20 },
   vtpmSocket: "/run/it's/tpm.ctrl",
   linkSocket: "/run/<link>.sock",
 }
@@ -81,6 +80,15 @@ describe("a domain as libvirt has it", () => {
     const once = String(web)
     applyElements(web, PARTS)
     expect(String(web)).toBe(once)
+  })
+
+  test("gets no shared memory where its records are relayed", () => {
+    const web = domain()
+    const parts = { ...PARTS, arena: undefined }
+    expect(missingElements(web, parts)).toEqual(ALL.filter((element) => element !== "<shmem>"))
+    applyElements(web, parts)
+    expect(web.elements("devices/shmem")).toEqual([])
+    expect(missingElements(web, parts)).toEqual([])
   })
 
   test("gets ports for hot-plug where its machine needs them", () => {

@@ -3,7 +3,7 @@ import { Domain } from "../../../src/platform/libvirt/domain.ts"
 import { refuseConflicts } from "../../../src/platform/libvirt/elements.ts"
 import { emptyPorts, freeSlots } from "../../../src/platform/libvirt/pci.ts"
 
-const PARTS = { arenaName: "mvm-a", arenaBytes: 2 ** 20, vtpmSocket: "/t", linkSocket: "/l" }
+const PARTS = { arena: { name: "mvm-a", sizeBytes: 2 ** 20 }, vtpmSocket: "/t", linkSocket: "/l" }
 
 /** @param slots taken on the root bus */
 function domain(machine: string, slots: readonly number[], more = ""): Domain {

@@ -21,6 +21,7 @@ import {
   type MvmParts,
 } from "../../../platform/libvirt/elements.ts"
 import { Virsh } from "../../../platform/libvirt/virsh.ts"
+import type { Arena } from "../../channels/arena.ts"
 import type { VmConfig, VmRecord } from "../../state/registry.ts"
 import type { CreateOptions } from "../vm-create.ts"
 import { writeSettings } from "../vm-settings.ts"
@@ -66,21 +67,14 @@ export interface Adopted {
  *   `exists`, `not_found`, `unreachable`, `setup`, `libvirt` with libvirt's own words. Nothing was changed then.
  */
 export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest): Promise<Adopted> {
-  const { registry, machines, stateDir, arena } = parts
+  const { registry, machines, stateDir } = parts
   const { name, apply } = request
-  if (dirname(arena.path) !== SHARED_MEMORY) {
-    throw new MvmError(
-      "config",
-      `the arena ${arena.path} is not in ${SHARED_MEMORY}, where libvirt looks for it`,
-      {
-        hint: "start mvm serve without --arena-file",
-      },
-    )
-  }
   const virsh = new Virsh(request.uri)
   const domain = await inactive(virsh, request.domain)
   const existing = alreadyThere(registry.listVms(), name, domain)
-  const needed = machines.libvirtParts({ uuid: existing?.uuid ?? "", name })
+  const settings = existing?.config ?? request.config
+  const needed = machines.libvirtParts({ uuid: existing?.uuid ?? "", name, config: settings })
+  if (needed.arena) requireFindable(parts.arena)
   const edit = virsh.command("edit", domain.name)
   refuseConflicts(domain, needed, edit)
   // Firmware that cannot be vouched for is refused before anything is made.
@@ -153,6 +147,13 @@ async function applyTo(
     })
     throw error
   }
+}
+
+function requireFindable({ path }: Arena): void {
+  if (dirname(path) === SHARED_MEMORY) return
+  throw new MvmError("config", `the arena ${path} is not in ${SHARED_MEMORY}, where libvirt looks for it`, {
+    hint: "start mvm serve without --arena-file",
+  })
 }
 
 /** With what libvirt shows to its owner alone: left out, it would be lost when the domain is defined again. */

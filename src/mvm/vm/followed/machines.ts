@@ -56,22 +56,19 @@ export class Machines {
 
   memberParts(record: Pick<VmRecord, "uuid" | "name" | "config">): MemberParts {
     const { link, qmp, vtpmControl } = this.#paths(record)
-    const { arena } = this.#parts
     return {
-      arena:
-        record.config.memoryDevice === "none" ? undefined : { path: arena.path, sizeBytes: arena.sizeBytes },
+      arena: this.#arenaOf(record),
       vtpmControlSocket: vtpmControl,
       linkSocket: link,
       qmpSocket: qmp,
     }
   }
 
-  libvirtParts(record: Pick<VmRecord, "uuid" | "name">): MvmParts {
+  libvirtParts(record: Pick<VmRecord, "uuid" | "name" | "config">): MvmParts {
     const { link, vtpmControl } = this.#paths(record)
-    const { arena } = this.#parts
+    const arena = this.#arenaOf(record)
     return {
-      arenaName: basename(arena.path),
-      arenaBytes: arena.sizeBytes,
+      arena: arena && { name: basename(arena.path), sizeBytes: arena.sizeBytes },
       vtpmSocket: vtpmControl,
       linkSocket: link,
     }
@@ -85,6 +82,11 @@ export class Machines {
 
   close(): void {
     for (const { events } of this.#connections.values()) events.close()
+  }
+
+  #arenaOf({ config }: Pick<VmRecord, "config">): MemberParts["arena"] {
+    const { path, sizeBytes } = this.#parts.arena
+    return config.memoryDevice === "none" ? undefined : { path, sizeBytes }
   }
 
   #connection(uri: string): Connection {
