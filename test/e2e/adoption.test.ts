@@ -10,7 +10,12 @@ import { Arena, arenaPathOf } from "../../src/mvm/channels/arena.ts"
 import { AuditCommitter } from "../../src/mvm/state/audit-committer.ts"
 import { openAudit } from "../../src/mvm/state/audit.ts"
 import { openRegistry, type VmConfig } from "../../src/mvm/state/registry.ts"
-import { adoptDomain, releaseDomain, type AdoptionParts } from "../../src/mvm/vm/followed/adoption.ts"
+import {
+  adoptDomain,
+  elementsOf,
+  releaseDomain,
+  type AdoptionParts,
+} from "../../src/mvm/vm/followed/adoption.ts"
 import { VmMonitors } from "../../src/mvm/vm/vm-monitors.ts"
 import { VmManager } from "../../src/mvm/vm/vms.ts"
 import { closeLater, failure, sampleVm, scratchState } from "../mvm/scratch-state.ts"
@@ -105,5 +110,20 @@ test("a domain of a VM without a memory device gets none", async () => {
   const xml = await virt.xml("relayed.example")
   expect(xml).toContain("org.mvm.0")
   expect(xml).not.toContain("ivshmem")
+  await vms.remove(record())
+})
+
+test("the printed elements are all that the domain lacks, and everything where it cannot be asked", async () => {
+  await virt.define("printed.example")
+  const { vms, adoption, adopt, record } = await mvm()
+  await adopt("printed.example", false)
+  const printed = async () => (await elementsOf(adoption, record())).map(({ xml }) => xml).join("")
+  expect(await printed()).not.toContain("<on_crash>")
+  const xml = await virt.xml("printed.example")
+  await virt.redefine(xml.replace("<on_crash>destroy</on_crash>", "<on_crash>restart</on_crash>"))
+  expect(await printed()).toContain("<on_crash>destroy</on_crash>")
+  expect(await printed()).not.toContain("<on_poweroff>")
+  await virt.must("undefine", "printed.example")
+  expect(await printed()).toContain("<on_poweroff>destroy</on_poweroff>")
   await vms.remove(record())
 })

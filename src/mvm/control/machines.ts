@@ -6,10 +6,9 @@
 
 import { MvmError } from "../../lib/errors.ts"
 import type { Handler } from "../../platform/json-rpc.ts"
-import { mvmElements } from "../../platform/libvirt/elements.ts"
 import { memberArgs } from "../../platform/qemu-args.ts"
 import type { Mvm } from "../context.ts"
-import { adoptDomain, releaseDomain, type AdoptionParts } from "../vm/followed/adoption.ts"
+import { adoptDomain, elementsOf, releaseDomain, type AdoptionParts } from "../vm/followed/adoption.ts"
 import { checkFreeName } from "../vm/vm-name.ts"
 import { boolean, configOf, text, texts } from "./params.ts"
 
@@ -42,9 +41,7 @@ export function machineHandlers(mvm: Mvm): Record<string, Handler> {
     },
     "vm.elements": (params) => {
       const record = vms.require(text(params, "name"))
-      if (record.kind === "libvirt" || record.kind === "external") {
-        return mvmElements(vms.machines.libvirtParts(record), process.arch === "arm64" ? "aarch64" : "x86_64")
-      }
+      if (record.kind === "libvirt" || record.kind === "external") return elementsOf(parts, record)
       throw notFollowed(record.name)
     },
     "vm.qemuArgs": (params) => {

@@ -58,16 +58,17 @@ export interface Replaced {
 /**
  * The elements, as XML text in the order in which libvirt writes them.
  *
- * @param missing names of what a domain lacks: most have two of the lifecycle elements as they must be
+ * @param missing names of what a domain lacks: most have two of the lifecycle elements as they must be. All, if none is
+ *   known
  */
 export function mvmElements(
   parts: MvmParts,
   arch: string,
-  missing: readonly string[] = [],
+  missing?: readonly string[],
 ): { parent: "" | "devices"; xml: string }[] {
   const usual = ["<on_poweroff>", "<on_crash>"]
   return needs(parts, arch)
-    .filter(({ element }) => !usual.includes(element) || missing.includes(element))
+    .filter(({ element }) => !missing || !usual.includes(element) || missing.includes(element))
     .map(({ parent, xml }) => ({ parent, xml }))
 }
 

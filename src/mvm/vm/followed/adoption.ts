@@ -110,6 +110,27 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   return { ...adopted, missing: [] }
 }
 
+/**
+ * What the domain of a VM needs, as {@link Adopted.elements}: all of it where the domain cannot be asked, or is not
+ * known. An element twice harms nobody; one that is missing has the VM refused.
+ */
+export async function elementsOf(
+  { machines }: AdoptionParts,
+  record: VmRecord,
+): Promise<Adopted["elements"]> {
+  const { libvirt, machine } = record.config
+  const needed = machines.libvirtParts(record)
+  if (libvirt) {
+    try {
+      const domain = await inactive(new Virsh(libvirt.uri), libvirt.domain)
+      return mvmElements(needed, domain.arch, missingElements(domain, needed))
+    } catch (error) {
+      if (!(error instanceof MvmError)) throw error
+    }
+  }
+  return mvmElements(needed, machine === "virt" ? "aarch64" : "x86_64")
+}
+
 /** Takes the elements out of the domain again. @returns names of what was taken out or put back */
 export async function releaseDomain(parts: AdoptionParts, record: VmRecord): Promise<string[]> {
   const { libvirt } = record.config
