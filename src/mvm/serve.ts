@@ -305,11 +305,10 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
   }
 }
 
-/** The bus of a `pc` has room; the ports of other machines are known only where the MVM made them. */
 function pluggable(record: VmRecord | undefined): PluggableVm | undefined {
   if (!record) return undefined
   const { machine, qemuUid } = record.config
-  return isFollowed(record) && machine !== "pc" ? undefined : { machine, qemuUid }
+  return { machine, qemuUid, isFollowed: isFollowed(record) }
 }
 
 function untrusted(error: MvmError, bootId = ""): Trust {

@@ -9,6 +9,12 @@
 import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Monitor } from "./monitor.ts"
 
+/** Where the monitor lists devices that have ids. */
+const PERIPHERAL = "/machine/peripheral"
+
+/** Ports that are looked at; a machine has 256 buses at most. */
+const MAX_PORTS = 64
+
 export interface MemoryDevice {
   readonly id: string
   readonly path: string
@@ -65,11 +71,42 @@ export async function dropMemory(monitor: Monitor, id: string): Promise<void> {
 
 /** Ids of the devices that were plugged into the machine. @throws MvmError `qemu`, `timeout`. */
 export async function pluggedDevices(monitor: Monitor): Promise<string[]> {
-  const found = await monitor.execute("qom-list", { path: "/machine/peripheral" })
-  if (!Array.isArray(found)) throw new MvmError("qemu", "qom-list: not a list")
+  return childrenOfType(monitor, PERIPHERAL, "child<ivshmem-plain>")
+}
+
+/**
+ * Ids of the machine's PCIe ports that a device can be plugged into now: those that have none, or one for which `isOwn`
+ * holds. Each port's bus has the port's id.
+ *
+ * @throws MvmError `qemu`, `timeout`.
+ */
+export async function hotplugPorts(
+  monitor: Monitor,
+  isOwn: (deviceId: string) => boolean,
+): Promise<string[]> {
+  const ports = await childrenOfType(monitor, PERIPHERAL, "child<pcie-root-port>")
+  const found: string[] = []
+  for (const id of ports.slice(0, MAX_PORTS)) {
+    const path = `${PERIPHERAL}/${id}`
+    if ((await monitor.execute("qom-get", { path, property: "hotplug" })) !== true) continue
+    const bus = `${path}/${id}`
+    const place = (await listed(monitor, bus)).find(({ name }) => name.startsWith("child["))
+    const device = place && (await monitor.execute("qom-get", { path: bus, property: place.name }))
+    if (device === undefined || isOwn(String(device).split("/").at(-1) ?? "")) found.push(id)
+  }
   return found
-    .filter((entry: { type?: unknown }) => entry.type === "child<ivshmem-plain>")
-    .map((entry: { name?: unknown }) => String(entry.name))
+}
+
+async function childrenOfType(monitor: Monitor, path: string, type: string): Promise<string[]> {
+  return (await listed(monitor, path)).filter((entry) => entry.type === type).map(({ name }) => name)
+}
+
+async function listed(monitor: Monitor, path: string): Promise<{ name: string; type: string }[]> {
+  const found = await monitor.execute("qom-list", { path })
+  if (!Array.isArray(found)) throw new MvmError("qemu", "qom-list: not a list")
+  return found.map((entry: { name?: unknown; type?: unknown }) => {
+    return { name: String(entry.name), type: String(entry.type) }
+  })
 }
 
 function backendOf(id: string): string {

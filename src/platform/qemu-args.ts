@@ -35,6 +35,9 @@ export const LINK_PORT_ID = "link0"
 /** pcie-root-ports for hot-plug on machines that need one for each device. */
 const HOTPLUG_PORTS = 8
 
+/** Of the first of them in a machine that others start: chassis have numbers, and they count theirs from 1. */
+const FIRST_OTHERS_CHASSIS = 201
+
 /** Devices that `pc` gets plugged at once; its bus has 32 places in all. */
 const HOTPLUG_SLOTS = 16
 
@@ -204,6 +207,14 @@ export function memberArgs(parts: MemberParts, machine: Machine): string[] {
   ]
 }
 
+/**
+ * Ports that such a QEMU needs so that channels can have memory of their own. Any empty ports with ids of its own do as
+ * well.
+ */
+export function memberPortArgs({ arena }: MemberParts, machine: Machine): string[] {
+  return arena === undefined || machine === "pc" ? [] : hotplugPorts(FIRST_OTHERS_CHASSIS)
+}
+
 function machineArgs(machine: Machine): string[] {
   if (machine === "virt") return ["-machine", "virt,gic-version=max", ...hotplugPorts()]
   const common = "vmport=off,dump-guest-core=off"
@@ -218,11 +229,11 @@ function noSuspend(chipset: string): string[] {
   return ["-global", `${chipset}.disable_s3=1`, "-global", `${chipset}.disable_s4=1`]
 }
 
-function hotplugPorts(): string[] {
+function hotplugPorts(firstChassis = 1): string[] {
   const reserve = `pref64-reserve=${HOTPLUG_MAX_BYTES}`
   return hotplugBuses("q35").flatMap((id, index) => [
     "-device",
-    `pcie-root-port,id=${id},chassis=${index + 1},${reserve}`,
+    `pcie-root-port,id=${id},chassis=${firstChassis + index},${reserve}`,
   ])
 }
 

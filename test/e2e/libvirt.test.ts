@@ -27,7 +27,7 @@ beforeAll(async () => {
   virt = await Libvirtd.start()
   mvm = await Managed.start()
   await virt.define("alpha.example")
-  await virt.define("beta.example")
+  await virt.define("beta.example", { machine: "q35" })
 }, 120_000)
 afterAll(async () => {
   await mvm?.stop()

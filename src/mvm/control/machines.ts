@@ -6,7 +6,7 @@
 
 import { MvmError } from "../../lib/errors.ts"
 import type { Handler } from "../../platform/json-rpc.ts"
-import { memberArgs } from "../../platform/qemu-args.ts"
+import { memberArgs, memberPortArgs } from "../../platform/qemu-args.ts"
 import type { Mvm } from "../context.ts"
 import { adoptDomain, elementsOf, releaseDomain, type AdoptionParts } from "../vm/followed/adoption.ts"
 import { checkFreeName } from "../vm/vm-name.ts"
@@ -47,7 +47,9 @@ export function machineHandlers(mvm: Mvm): Record<string, Handler> {
     "vm.qemuArgs": (params) => {
       const record = vms.require(text(params, "name"))
       if (record.kind !== "external") throw notFollowed(record.name)
-      return memberArgs(vms.machines.memberParts(record), record.config.machine)
+      const needed = vms.machines.memberParts(record)
+      const { machine } = record.config
+      return [...memberArgs(needed, machine), ...memberPortArgs(needed, machine)]
     },
   }
 }

@@ -217,10 +217,19 @@ function hotplug({ daemon: running }: HostFacts): Judgement[] {
   if (running instanceof MvmError) return []
   const found = running.vms
     .filter(({ kind, state }) => kind !== "local" && state === "running")
-    .map(({ name, hotplug: { free, all } }): Judgement => {
+    .map(({ name, hotplug: { free, all, known } }): Judgement => {
       if (free > 0) return ok(`${name}: ${free} of ${all} places for memory are free`)
+      if (!known) {
+        return warn(
+          `${name}: its monitor does not answer, so its channels share the arena`,
+          `mvm vm show ${name}`,
+        )
+      }
       return all === 0
-        ? warn(`${name}: its monitor does not answer, so its channels share the arena`, `mvm vm show ${name}`)
+        ? warn(
+            `${name}: its machine has no places for memory, so its channels share the arena`,
+            "give it empty pcie-root-ports: mvm vm qemu-args prints some, vm create --libvirt --apply adds them",
+          )
         : warn(`${name}: no place is free for another channel's own memory`, `mvm channel list`)
     })
   if (running.ignoredUnplugs === 0) return found

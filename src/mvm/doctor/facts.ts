@@ -48,8 +48,8 @@ export interface VmFacts {
   readonly link: string
   readonly verdict: string
   readonly hasReference: boolean
-  /** Places for devices of shared memory, and how many are free; none where its monitor does not answer. */
-  readonly hotplug: { readonly free: number; readonly all: number }
+  /** Places for devices of shared memory, and how many are free; not known where its monitor does not answer. */
+  readonly hotplug: { readonly free: number; readonly all: number; readonly known: boolean }
   readonly firmware: Firmware | undefined
   readonly machine: string | undefined
   /** Its files, and whether the daemon may read them. */

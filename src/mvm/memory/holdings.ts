@@ -21,6 +21,14 @@ export interface HoldingsParts {
   onPlug(holding: Holding, plug: Plug, before: PlugState): void
 }
 
+/** A VM's places for devices of shared memory. */
+export interface Places {
+  readonly free: number
+  readonly all: number
+  /** Its monitor answers. */
+  readonly known: boolean
+}
+
 export class Holdings {
   readonly #all = new Map<string, Holding>()
   readonly #parts: HoldingParts
@@ -81,7 +89,7 @@ export class Holdings {
    * @throws MvmError `denied` when it cannot have any so great, `busy`.
    */
   requirePlace({ uuid, name }: Holder, sizeBytes: number): void {
-    const buses = this.#plugger.buses(uuid)
+    const buses = this.#plugger.buses(uuid) ?? []
     if (sizeBytes > this.#plugger.maxBytes(uuid)) {
       throw new MvmError("denied", `a device of ${sizeBytes} bytes cannot be plugged into ${name}`, {
         hint: "restart the MVM with a smaller --ring",
@@ -98,8 +106,9 @@ export class Holdings {
   }
 
   /** Places of the VM, and how many of them are free. */
-  places(uuid: string): { free: number; all: number } {
-    return { free: this.#freeBuses(uuid).length, all: this.#plugger.buses(uuid).length }
+  places(uuid: string): Places {
+    const buses = this.#plugger.buses(uuid)
+    return { free: this.#freeBuses(uuid).length, all: buses?.length ?? 0, known: buses !== undefined }
   }
 
   /** Gives a memory to every VM of its pair that lacks it. @throws MvmError `busy`, `qemu`, `timeout`. */
@@ -160,7 +169,7 @@ export class Holdings {
   }
 
   #freeBuses(uuid: string): string[] {
-    const free = [...this.#plugger.buses(uuid)]
+    const free = [...(this.#plugger.buses(uuid) ?? [])]
     for (const holding of this.all()) {
       const bus = holding.plugOf(uuid)?.bus
       if (bus !== undefined && free.includes(bus)) free.splice(free.indexOf(bus), 1)

@@ -18,10 +18,10 @@ export interface PluggedDevice {
 
 export interface Plugger {
   /**
-   * Where devices can be plugged into the VM, a name for each device it can have at once. None where its monitor
-   * cannot be reached.
+   * Where devices can be plugged into the VM, a name for each device it can have at once, the best first; undefined
+   * where its monitor cannot be reached.
    */
-  buses(uuid: string): readonly string[]
+  buses(uuid: string): readonly string[] | undefined
   /** The greatest device there. */
   maxBytes(uuid: string): number
   /** Resolves when the device is there; its guest finds it a little later. @throws MvmError `qemu`, `timeout`. */

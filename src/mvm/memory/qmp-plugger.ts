@@ -6,7 +6,7 @@
 
 import { MvmError } from "../../lib/errors.ts"
 import { READ, shareAlso, WRITE } from "../../platform/acl.ts"
-import { askUnplug, dropMemory, pluggedDevices, plugMemory } from "../../platform/hotplug.ts"
+import { askUnplug, dropMemory, hotplugPorts, pluggedDevices, plugMemory } from "../../platform/hotplug.ts"
 import { HOTPLUG_MAX_BYTES, hotplugBuses, type Machine } from "../../platform/qemu-args.ts"
 import type { Monitor } from "../../platform/monitor.ts"
 import { DEVICE_PREFIX } from "./holding.ts"
@@ -14,6 +14,8 @@ import type { PluggedDevice, Plugger } from "./plugger.ts"
 
 export interface PluggableVm {
   readonly machine: Machine
+  /** The MVM did not start it: what ports it has is asked. */
+  readonly isFollowed: boolean
   /** User of its QEMU, where that is not the MVM's own */
   readonly qemuUid: number | undefined
 }
@@ -21,6 +23,8 @@ export interface PluggableVm {
 export class QmpPlugger implements Plugger {
   readonly #monitor: (uuid: string) => Monitor | undefined
   readonly #vm: (uuid: string) => PluggableVm | undefined
+  /** Of machines that others started, by their monitors */
+  readonly #ports = new WeakMap<Monitor, readonly string[]>()
 
   /**
    * @param monitor the monitor of a running VM, if it answers
@@ -31,9 +35,11 @@ export class QmpPlugger implements Plugger {
     this.#vm = vm
   }
 
-  buses(uuid: string): readonly string[] {
-    const vm = this.#monitor(uuid) && this.#vm(uuid)
-    return vm ? hotplugBuses(vm.machine) : []
+  buses(uuid: string): readonly string[] | undefined {
+    const monitor = this.#monitor(uuid)
+    const vm = this.#vm(uuid)
+    if (!monitor || !vm) return undefined
+    return hasOwnPorts(vm) ? (this.#ports.get(monitor) ?? []) : hotplugBuses(vm.machine)
   }
 
   maxBytes(): number {
@@ -57,8 +63,14 @@ export class QmpPlugger implements Plugger {
   }
 
   async plugged(uuid: string): Promise<ReadonlySet<string>> {
-    const devices = await pluggedDevices(this.#must(uuid))
-    return new Set(devices.filter((id) => id.startsWith(DEVICE_PREFIX)))
+    const monitor = this.#must(uuid)
+    const vm = this.#vm(uuid)
+    if (vm && hasOwnPorts(vm)) {
+      const ports = await hotplugPorts(monitor, isOurs)
+      // Who plugs by hand, or libvirt for somebody, takes the first.
+      this.#ports.set(monitor, ports.reverse())
+    }
+    return new Set((await pluggedDevices(monitor)).filter(isOurs))
   }
 
   #must(uuid: string): Monitor {
@@ -66,4 +78,13 @@ export class QmpPlugger implements Plugger {
     if (!monitor) throw new MvmError("qemu", "the monitor of the VM cannot be reached")
     return monitor
   }
+}
+
+/** The one bus of a `pc` has room, whoever started it. */
+function hasOwnPorts({ machine, isFollowed }: PluggableVm): boolean {
+  return isFollowed && machine !== "pc"
+}
+
+function isOurs(deviceId: string): boolean {
+  return deviceId.startsWith(DEVICE_PREFIX)
 }

@@ -43,7 +43,9 @@ export class Trials {
 
   /** What stands against plugging memory into the VM. */
   obstacle({ uuid, name }: Holder): string | undefined {
-    if (this.#holdings.places(uuid).all === 0) return `the monitor of ${name} cannot be reached`
+    const places = this.#holdings.places(uuid)
+    if (!places.known) return `the monitor of ${name} cannot be reached`
+    if (places.all === 0) return `the machine of ${name} has no hot-plug places for memory`
     const trial = this.#trials.get(uuid)
     if (trial?.state === "able") return undefined
     return trial?.state === "unable" ? trial.reason : `it was not yet tried to plug memory into ${name}`

@@ -22,7 +22,11 @@ class Guests implements Plugger {
   isObedient = true
   dedicated: Dedicated | undefined
 
-  buses(): readonly string[] {
+  /** Whether their monitors answer */
+  isReachable = true
+
+  buses(): readonly string[] | undefined {
+    if (!this.isReachable) return undefined
     return Array.from({ length: this.slots }, (_, slot) => `slot${slot}`)
   }
 
@@ -233,8 +237,11 @@ describe("places", () => {
 
   test("are none where no monitor answers, or the guest takes no devices", async () => {
     const { dedicated, guests, vm } = await setting()
-    guests.slots = 0
+    guests.isReachable = false
     expect(() => dedicated.reserve(vm("a"), vm("b"))).toThrow("the monitor of a cannot be reached")
+    guests.isReachable = true
+    guests.slots = 0
+    expect(() => dedicated.reserve(vm("a"), vm("b"))).toThrow("the machine of a has no hot-plug places")
     guests.slots = 1
     expect(() => dedicated.reserve(vm("a"), vm("b"))).toThrow("it was not yet tried to plug memory into a")
   })

@@ -1,0 +1,71 @@
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { hotplugPorts, plugMemory, pluggedDevices } from "../../src/platform/hotplug.ts"
+import { memberPortArgs } from "../../src/platform/qemu-args.ts"
+import { Qmp } from "../../src/platform/qmp.ts"
+
+const PARTS = {
+  arena: { path: "/dev/shm/a", sizeBytes: 1 << 20 },
+  vtpmControlSocket: "/v",
+  linkSocket: "/l",
+  qmpSocket: "/q",
+}
+
+/** A machine as libvirt makes it: ports with ids of its own, one of them taken, one closed. */
+const PORTS = [
+  ...["-device", "pcie-root-port,id=pci.1,chassis=1,port=16,bus=pcie.0"],
+  ...["-device", "pcie-root-port,id=pci.2,chassis=2,port=17,bus=pcie.0"],
+  ...["-device", "pcie-root-port,id=pci.3,chassis=3,port=18,bus=pcie.0,hotplug=off"],
+  ...["-device", "virtio-serial-pci,id=serial0,bus=pci.1"],
+]
+
+const folder = mkdtempSync(join(tmpdir(), "mvm-hotplug-"))
+let qemu: Bun.Subprocess
+let qmp: Qmp
+
+beforeAll(async () => {
+  const socket = join(folder, "qmp")
+  const args = ["-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none", "-S"]
+  const monitor = ["-qmp", `unix:${socket},server=on,wait=off`]
+  const ports = [...PORTS, ...memberPortArgs(PARTS, "q35")]
+  qemu = Bun.spawn(["qemu-system-x86_64", ...args, ...monitor, ...ports], {
+    stdio: ["ignore", "ignore", "inherit"],
+  })
+  for (let look = 0; ; look++) {
+    try {
+      qmp = await Qmp.connect(socket)
+      return
+    } catch (error) {
+      if (look === 100) throw error
+      await Bun.sleep(100)
+    }
+  }
+})
+afterAll(async () => {
+  qmp?.close()
+  qemu?.kill("SIGKILL")
+  await qemu?.exited
+  rmSync(folder, { recursive: true, force: true })
+})
+
+test("memory goes into the ports of a running machine that are empty, whoever made them", async () => {
+  const isOwn = (id: string): boolean => id.startsWith("mvm-")
+  const own = Array.from({ length: 8 }, (_, port) => `hotplug${port}`)
+  expect((await hotplugPorts(qmp, isOwn)).sort()).toEqual([...own, "pci.2"].sort())
+  const path = join(folder, "memory")
+  const fd = openSync(path, "w")
+  ftruncateSync(fd, 1 << 20)
+  closeSync(fd)
+  await plugMemory(qmp, { id: "mvm-1", path, sizeBytes: 1 << 20, bus: "pci.2" })
+  expect(await pluggedDevices(qmp)).toEqual(["mvm-1"])
+  // The place of one's own device is still one's own, and nobody else's.
+  expect(await hotplugPorts(qmp, isOwn)).toContain("pci.2")
+  expect(await hotplugPorts(qmp, () => false)).not.toContain("pci.2")
+})
+
+test("a machine with one bus for all, or without shared memory, needs no ports", () => {
+  expect(memberPortArgs(PARTS, "pc")).toEqual([])
+  expect(memberPortArgs({ ...PARTS, arena: undefined }, "q35")).toEqual([])
+})
