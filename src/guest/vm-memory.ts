@@ -10,7 +10,7 @@
 
 import { equalBytes } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
-import { findIvshmem, type SharedMemoryDevice } from "../platform/ivshmem.ts"
+import type { SharedMemoryDevice } from "../platform/ivshmem.ts"
 import {
   fastest,
   isAbove4GiB,
@@ -21,6 +21,7 @@ import {
 } from "../platform/mapping.ts"
 import { mapShared } from "../platform/mmap.ts"
 import { HEADER_PAGE_BYTES, tagOf } from "../ring/layout.ts"
+import { ArenaDevice } from "./arena-device.ts"
 import type { GuestMemory, Memory, MemoryPlace, MemoryProbe } from "./guest-memory.ts"
 
 /** Memories whose place is remembered. */
@@ -32,18 +33,20 @@ const LOOK_MS = 10
 
 export class VmMemory implements GuestMemory {
   readonly #wanted: Way | undefined
+  readonly #arena: ArenaDevice
   /** For devices above 4 GiB, and below */
   readonly #chosen = new Map<boolean, { way: Way | undefined; probes: readonly MappingProbe[] }>()
   /** Where the device with a tag was last seen */
   readonly #seen = new Map<string, string>()
 
   /** @param wanted the one way to use, else the fastest */
-  constructor(wanted?: Way) {
+  constructor(wanted?: Way, arena = new ArenaDevice()) {
     this.#wanted = wanted
+    this.#arena = arena
   }
 
   arena(): Memory {
-    const device = findIvshmem()[0]
+    const device = this.#arena.find()
     if (!device) return { why: "this machine has no shared memory device" }
     const place = this.#place(device)
     if (place) return place
@@ -77,8 +80,8 @@ export class VmMemory implements GuestMemory {
   #look(tag: Uint8Array, lengthBytes: number): MemoryPlace | undefined {
     const key = tag.toHex()
     const seen = this.#seen.get(key)
-    const devices = findIvshmem()
-      .slice(1)
+    const devices = this.#arena
+      .plugged()
       .sort((a, b) => Number(b.address === seen) - Number(a.address === seen))
     for (const device of devices) {
       if (device.lengthBytes < lengthBytes) continue

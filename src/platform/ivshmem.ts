@@ -26,7 +26,7 @@ export interface SharedMemoryDevice {
   readonly lengthBytes: number
 }
 
-/** All of them, in bus order: the arena is plugged before the VM starts, so it comes first. */
+/** All of them, in bus order. */
 export function findIvshmem(): SharedMemoryDevice[] {
   let addresses: string[]
   try {
