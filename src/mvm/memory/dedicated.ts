@@ -30,6 +30,9 @@ const MEMORY_ID = /^[0-9a-f]{16}$/
 /** The smallest device there is use for. */
 const MIN_DEVICE_BYTES = 1 << 20
 
+/** A monitor that took no request to let go is tried again after so long. */
+const ASK_AGAIN_MS = 30_000
+
 export interface DedicatedOptions {
   /** For the small files that say what is plugged where */
   readonly directory: string
@@ -40,6 +43,10 @@ export interface DedicatedOptions {
   readonly ringBytes: number
   /** How many memories are kept for each pair, and how long */
   readonly pool: { readonly size: number; readonly idleMs: number }
+  /** How long until a monitor is tried again that took no request to let go, if not as long as usual */
+  readonly askAgainMs?: number | undefined
+  /** How long a guest has for one request to let go, if not as long as usual */
+  readonly requestMs?: number | undefined
 }
 
 export interface DedicatedParts {
@@ -74,13 +81,14 @@ export class Dedicated implements LeaseOwner {
     this.limitBytes = options.limitBytes
     this.#options = options
     this.#parts = parts
-    const { directory, prefix } = options
+    const { directory, prefix, requestMs } = options
     const { plugger, log } = parts
     this.holdings = new Holdings({
       directory,
       prefix,
       plugger,
       log,
+      requestMs,
       onPlug: (holding, plug, before) => this.#plugged(holding, plug, before),
     })
     this.trials = new Trials(this.holdings, log)
@@ -248,6 +256,7 @@ export class Dedicated implements LeaseOwner {
       const ends = holding.ends.map((end) => end.name)
       if (!holding.isTrial) void audit.commit("unplug_ignored", { vm: name, memory: holding.id, ends })
     }
+    if (plug.state === "plugged" && before === "unplugging") this.#askAgain(holding)
     if (plug.state !== "absent") return
     if (before === "ignored") {
       this.trials.relented(plug.uuid)
@@ -256,6 +265,13 @@ export class Dedicated implements LeaseOwner {
     const lease = this.#leases.get(holding)
     if (before === "plugged" && lease) onLost(lease, `${name} let go of the memory`)
     if (holding.use === "idle") this.#retire(holding)
+  }
+
+  #askAgain(holding: Holding): void {
+    const again = (): void => {
+      if (!this.#isClosed) this.#retire(holding)
+    }
+    setTimeout(again, this.#options.askAgainMs ?? ASK_AGAIN_MS).unref()
   }
 
   /** Removes files of memory that nothing here knows. */

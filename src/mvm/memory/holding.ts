@@ -10,7 +10,7 @@ import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeFileSync }
 import { join } from "node:path"
 import { fromHex, toHex } from "../../lib/bytes.ts"
 import { random } from "../../lib/crypto.ts"
-import { MvmError } from "../../lib/errors.ts"
+import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import { punchHole } from "../../platform/posix.ts"
 import { createSharedFile, readAt, requireRoom, writeAt } from "../../platform/shared-file.ts"
@@ -29,6 +29,8 @@ export interface HoldingParts {
   readonly directory: string
   readonly plugger: Plugger
   readonly log: Log
+  /** As {@link Plug}'s */
+  readonly requestMs?: number | undefined
   /** After each change of where it is plugged. */
   onPlug(holding: Holding, plug: Plug, before: PlugState): void
 }
@@ -97,9 +99,9 @@ export class Holding {
     this.ends = stored.ends.map(({ bus, ...holder }) => {
       const device = { id: this.deviceId, path, sizeBytes }
       const onChange = (plug: Plug, before: PlugState): void => this.#changed(plug, before)
-      const { plugger, log } = parts
+      const { plugger, log, requestMs } = parts
       const plug = holder.isVm
-        ? new Plug({ vm: holder, device, plugger, log, onChange }, bus ?? undefined)
+        ? new Plug({ vm: holder, device, plugger, log, requestMs, onChange }, bus ?? undefined)
         : undefined
       return { ...holder, plug }
     })
@@ -203,7 +205,7 @@ export class Holding {
       this.#fd = undefined
       rmSync(this.path, { force: true })
     }
-    this.#save()
+    this.#note()
     await Promise.all(this.ends.map(({ plug }) => plug?.unplug()))
   }
 
@@ -214,10 +216,21 @@ export class Holding {
   }
 
   #changed(plug: Plug, before: PlugState): void {
-    this.#save()
+    if (plug.state === "plugging") this.#save()
+    else this.#note()
     this.#parts.onPlug(this, plug, before)
   }
 
+  /** Of what has come to be already: a file that cannot be written changes nothing of it. */
+  #note(): void {
+    try {
+      this.#save()
+    } catch (error) {
+      this.#parts.log.error("memory_file", { memory: this.id, message: asMvmError(error).message })
+    }
+  }
+
+  /** @throws Error of the file system. */
   #save(): void {
     const file = join(this.#parts.directory, `${this.id}.json`)
     if (this.use === "retired" && this.isAbsent) return rmSync(file, { force: true })

@@ -18,6 +18,7 @@ export interface HoldingsParts {
   readonly prefix: string
   readonly plugger: Plugger
   readonly log: Log
+  readonly requestMs?: number | undefined
   onPlug(holding: Holding, plug: Plug, before: PlugState): void
 }
 

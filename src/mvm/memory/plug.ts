@@ -6,8 +6,8 @@
  * ```
  *            plug              done
  *   absent ───────► plugging ───────► plugged
- *     ▲ ▲              │ failed          │ unplug
- *     │ └──────────────┘                 ▼
+ *     ▲ ▲              │ failed        ▲ │ unplug
+ *     │ └──────────────┘    undelivered│ ▼
  *     │                    gone      unplugging ◄─┐
  *     ├──────────────────────────────────┤        │ unplug
  *     │                    gone          ▼ limit  │
@@ -15,7 +15,8 @@
  * ```
  *
  * `gone` is QEMU's word that the guest let go, by itself or asked, or the end of the VM; it counts in any state. A guest
- * that ignores the request keeps what it maps, and nothing else: the memory is never given to anybody again.
+ * that ignores the request keeps what it maps, and nothing else: the memory is never given to anybody again. A guest
+ * that the request never reached, because the monitor did not take it, ignored nothing: it is asked again later.
  */
 
 import { MvmError, asMvmError } from "../../lib/errors.ts"
@@ -24,13 +25,13 @@ import type { PluggedDevice, Plugger } from "./plugger.ts"
 
 export const PLUG_STATES = ["absent", "plugging", "plugged", "unplugging", "ignored"] as const
 export type PlugState = (typeof PLUG_STATES)[number]
-export type PlugEvent = "plug" | "done" | "failed" | "unplug" | "limit" | "gone"
+export type PlugEvent = "plug" | "done" | "failed" | "unplug" | "undelivered" | "limit" | "gone"
 
 const NEXT: Record<PlugState, Partial<Record<PlugEvent, PlugState>>> = {
   absent: { plug: "plugging" },
   plugging: { done: "plugged", failed: "absent" },
   plugged: { unplug: "unplugging" },
-  unplugging: { limit: "ignored" },
+  unplugging: { limit: "ignored", undelivered: "plugged" },
   ignored: { unplug: "unplugging" },
 }
 
@@ -39,7 +40,7 @@ export function step(state: PlugState, event: PlugEvent): PlugState | undefined 
   return event === "gone" ? "absent" : NEXT[state][event]
 }
 
-/** A guest is asked so often, and has so long each time. */
+/** A guest is asked so often, and has so long each time. So often does the monitor get to fail, too. */
 const REQUESTS = 3
 const REQUEST_MS = 5000
 
@@ -48,7 +49,9 @@ export interface PlugParts {
   readonly device: Omit<PluggedDevice, "bus">
   readonly plugger: Plugger
   readonly log: Log
-  /** After each change of state. */
+  /** How long a guest has for one request, if not as long as usual */
+  readonly requestMs?: number | undefined
+  /** After each change of state. What it throws of `plugging` keeps the device from being plugged. */
   onChange(plug: Plug, before: PlugState): void
 }
 
@@ -76,10 +79,9 @@ export class Plug {
     return this.#state
   }
 
-  /** @throws MvmError `qemu`, `timeout`: it is absent then. */
+  /** @throws MvmError `qemu`, `timeout`, `io`: it is absent then. */
   plug(bus: string): Promise<void> {
-    this.#step("plug")
-    this.bus = bus
+    this.#begin(bus)
     const { plugger, device } = this.#parts
     const done = plugger.plug(this.uuid, { ...device, bus }).then(
       () => {
@@ -95,7 +97,7 @@ export class Plug {
     return done
   }
 
-  /** Resolves when the guest let go, or has ignored every request. */
+  /** Resolves when the guest let go, has ignored every request, or cannot be asked now. */
   async unplug(): Promise<void> {
     await this.#settled
     if (step(this.#state, "unplug") === undefined) return
@@ -115,16 +117,32 @@ export class Plug {
   }
 
   async #askBack(): Promise<void> {
-    const { plugger, device, log, vm } = this.#parts
-    for (let request = 0; request < REQUESTS && this.#state === "unplugging"; request += 1) {
+    const { plugger, device, log, vm, requestMs = REQUEST_MS } = this.#parts
+    let [delivered, failed] = [0, 0]
+    while (delivered < REQUESTS && failed < REQUESTS && this.#state === "unplugging") {
       try {
         if (!(await plugger.askBack(this.uuid, device.id))) return this.gone("unplugged")
+        delivered += 1
       } catch (error) {
+        failed += 1
         log.warn("unplug", { vm: vm.name, message: asMvmError(error).message })
       }
-      await Promise.race([this.#gone.promise, quietDelay(REQUEST_MS)])
+      await Promise.race([this.#gone.promise, quietDelay(requestMs)])
     }
-    if (this.#state === "unplugging") this.#step("limit")
+    if (this.#state === "unplugging") this.#step(delivered === REQUESTS ? "limit" : "undelivered")
+  }
+
+  /** What cannot be written down is not plugged: the next life of the MVM would not know of it. */
+  #begin(bus: string): void {
+    if (step(this.#state, "plug") === undefined) return this.#step("plug")
+    this.bus = bus
+    try {
+      this.#step("plug")
+    } catch (error) {
+      this.#state = "absent"
+      this.bus = undefined
+      throw error
+    }
   }
 
   #step(event: PlugEvent): void {

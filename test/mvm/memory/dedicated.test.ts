@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test"
-import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { MvmError } from "../../../src/lib/errors.ts"
 import { Log } from "../../../src/lib/log.ts"
 import type { ChannelMemory } from "../../../src/mvm/memory/channel-memory.ts"
 import { Dedicated, type DedicatedOptions } from "../../../src/mvm/memory/dedicated.ts"
@@ -22,8 +23,10 @@ class Guests implements Plugger {
   isObedient = true
   dedicated: Dedicated | undefined
 
-  /** Whether their monitors answer */
+  /** Whether their monitors are there */
   isReachable = true
+  /** Whether these take a request to let go */
+  isAnswering = true
 
   buses(): readonly string[] | undefined {
     if (!this.isReachable) return undefined
@@ -41,6 +44,7 @@ class Guests implements Plugger {
   }
 
   async askBack(uuid: string, id: string): Promise<boolean> {
+    if (!this.isAnswering) throw new MvmError("unreachable", "libvirt does not answer")
     if (!this.held.get(uuid)?.has(id)) return false
     if (this.isObedient) setTimeout(() => this.letGo(uuid, id), 1)
     return true
@@ -217,6 +221,38 @@ describe("memory of a pair", () => {
     await until(() => guests.of(a.uuid).length === 0)
     expect([files(), dedicated.view.idle]).toEqual([[], 0])
   })
+})
+
+test("memory of VMs whose monitors take no request is asked back until they do, and nobody ignored it", async () => {
+  const { dedicated, guests, vm } = await setting({ requestMs: 1, askAgainMs: 5 })
+  able(dedicated)
+  const [a, b] = [vm("a"), vm("b")]
+  const memory = dedicated.reserve(a, b)
+  await memory.attach()
+  guests.isAnswering = false
+  dedicated.drain()
+  memory.free()
+  await Bun.sleep(30)
+  expect([guests.of(a.uuid).length, dedicated.view.ignored]).toEqual([1, 0])
+  guests.isAnswering = true
+  await until(() => guests.of(a.uuid).length + guests.of(b.uuid).length === 0)
+  expect(dedicated.view).toMatchObject({ used: 0, ignored: 0, usedBytes: 0 })
+})
+
+test("a device that cannot be written down is not plugged in, and takes no place", async () => {
+  const { dedicated, guests, vm, folder } = await setting()
+  able(dedicated)
+  const [a, b] = [vm("a"), vm("b")]
+  const memory = dedicated.reserve(a, b)
+  rmSync(join(folder, "memory"), { recursive: true })
+  expect(await memory.attach().catch((error: NodeJS.ErrnoException) => error.code)).toBe("ENOENT")
+  expect(guests.of(a.uuid)).toEqual([])
+  expect(dedicated.holdings.places(a.uuid)).toMatchObject({ free: 2, all: 2 })
+  mkdirSync(join(folder, "memory"))
+  memory.free()
+  const next = dedicated.reserve(a, b)
+  await next.attach()
+  expect(guests.of(a.uuid).length).toBe(1)
 })
 
 describe("places", () => {

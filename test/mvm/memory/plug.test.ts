@@ -6,14 +6,14 @@ import type { Plugger } from "../../../src/mvm/memory/plugger.ts"
 
 describe("a plug's state", () => {
   test("follows the table and nothing else", () => {
-    const events = ["plug", "done", "failed", "unplug", "limit", "gone"] as const
+    const events = ["plug", "done", "failed", "unplug", "undelivered", "limit", "gone"] as const
     const table = PLUG_STATES.map((state) => events.map((event) => step(state, event) ?? "-").join(" "))
     expect(table).toEqual([
-      "plugging - - - - absent",
-      "- plugged absent - - absent",
-      "- - - unplugging - absent",
-      "- - - - ignored absent",
-      "- - - unplugging - absent",
+      "plugging - - - - - absent",
+      "- plugged absent - - - absent",
+      "- - - unplugging - - absent",
+      "- - - - plugged ignored absent",
+      "- - - unplugging - - absent",
     ])
   })
 })
@@ -35,8 +35,9 @@ describe("a plug", () => {
     }
     const device = { id: "mvm-1", path: "/dev/shm/x", sizeBytes: 1 << 20 }
     const vm = { uuid: "u", name: "web" }
-    const plug = new Plug({ vm, device, plugger, log, onChange: ({ state }) => seen.push(state) }, bus)
-    return { plug, said, seen }
+    const onChange = ({ state }: Plug): void => void seen.push(state)
+    const plug = new Plug({ vm, device, plugger, log, requestMs: 1, onChange }, bus)
+    return { plug, plugger, said, seen }
   }
 
   test("goes from absent to plugged and back when the guest lets go", async () => {
@@ -85,5 +86,30 @@ describe("a plug", () => {
     plug.gone("unplugged")
     resolve()
     expect([await plugging, plug.state]).toEqual(["aborted", "absent"])
+  })
+
+  test("ignores what reached its guest alone: a monitor that took nothing is asked again", async () => {
+    let isAnswering = false
+    const askBack = async (): Promise<boolean> => {
+      if (!isAnswering) throw new MvmError("unreachable", "libvirt does not answer")
+      return true
+    }
+    const { plug, seen } = plugOf({ askBack }, "pci.0")
+    await plug.unplug()
+    expect([plug.state, plug.bus]).toEqual(["plugged", "pci.0"])
+    isAnswering = true
+    await plug.unplug()
+    expect(seen).toEqual(["unplugging", "plugged", "unplugging", "ignored"])
+  })
+
+  test("is absent, and its place free, where it cannot be written down that it is being plugged", async () => {
+    const { plugger, said } = plugOf({})
+    const device = { id: "mvm-1", path: "/dev/shm/x", sizeBytes: 1 << 20 }
+    const onChange = (): void => {
+      throw new MvmError("io", "no space")
+    }
+    const plug = new Plug({ vm: { uuid: "u", name: "web" }, device, plugger, log, onChange })
+    expect(() => plug.plug("pci.0")).toThrow("no space")
+    expect([plug.state, plug.bus, said]).toEqual(["absent", undefined, []])
   })
 })
