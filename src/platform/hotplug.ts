@@ -74,25 +74,38 @@ export async function pluggedDevices(monitor: Monitor): Promise<string[]> {
   return childrenOfType(monitor, PERIPHERAL, "child<ivshmem-plain>")
 }
 
+/** What firmware keeps free behind a port that asks for nothing: the least of SeaBIOS and OVMF. */
+const USUAL_ROOM_BYTES = 2 ** 20
+
+export interface HotplugPort {
+  /** Of the port and of its bus */
+  readonly id: string
+  /** The greatest memory of a device that firmware leaves room for */
+  readonly roomBytes: number
+}
+
 /**
- * Ids of the machine's PCIe ports that a device can be plugged into now: those that have none, or one for which `isOwn`
- * holds. Each port's bus has the port's id.
+ * The machine's PCIe ports that a device can be plugged into now: those that have none, or one for which `isOwn` holds.
  *
  * @throws MvmError `qemu`, `timeout`.
  */
 export async function hotplugPorts(
   monitor: Monitor,
   isOwn: (deviceId: string) => boolean,
-): Promise<string[]> {
+): Promise<HotplugPort[]> {
   const ports = await childrenOfType(monitor, PERIPHERAL, "child<pcie-root-port>")
-  const found: string[] = []
+  const found: HotplugPort[] = []
   for (const id of ports.slice(0, MAX_PORTS)) {
     const path = `${PERIPHERAL}/${id}`
     if ((await monitor.execute("qom-get", { path, property: "hotplug" })) !== true) continue
     const bus = `${path}/${id}`
     const place = (await listed(monitor, bus)).find(({ name }) => name.startsWith("child["))
     const device = place && (await monitor.execute("qom-get", { path: bus, property: place.name }))
-    if (device === undefined || isOwn(String(device).split("/").at(-1) ?? "")) found.push(id)
+    if (device !== undefined && !isOwn(String(device).split("/").at(-1) ?? "")) continue
+    const reserve = await monitor.execute("qom-get", { path, property: "pref64-reserve" })
+    // All ones where nothing was said.
+    const isSaid = Number.isSafeInteger(reserve) && Number(reserve) > 0
+    found.push({ id, roomBytes: isSaid ? Number(reserve) : USUAL_ROOM_BYTES })
   }
   return found
 }

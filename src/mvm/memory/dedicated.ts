@@ -10,7 +10,6 @@ import { lstatSync, readdirSync, rmSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
-import { SCRATCH_BYTES } from "../../platform/ivshmem.ts"
 import { regionBytes } from "../../ring/layout.ts"
 import type { AuditCommitter } from "../state/audit-committer.ts"
 import type { VmRecord } from "../state/registry.ts"
@@ -21,14 +20,11 @@ import { Holdings } from "./holdings.ts"
 import { Lease, type LeaseOwner } from "./lease.ts"
 import type { Plug, PlugState } from "./plug.ts"
 import type { Plugger } from "./plugger.ts"
-import { ringThatFits } from "./ring-size.ts"
+import { deviceBytes, ringOfDevice, ringThatFits } from "./ring-size.ts"
 import { Trials } from "./trials.ts"
 
 /** What a memory's path ends with. */
 const MEMORY_ID = /^[0-9a-f]{16}$/
-
-/** The smallest device there is use for. */
-const MIN_DEVICE_BYTES = 1 << 20
 
 /** A monitor that took no request to let go is tried again after so long. */
 const ASK_AGAIN_MS = 30_000
@@ -119,8 +115,10 @@ export class Dedicated implements LeaseOwner {
       kept.prepare()
       return this.#lease(kept)
     }
-    const ringBytes = ringThatFits(this.#options.ringBytes, this.limitBytes - this.#usedBytes)
     const vms = holders.filter(({ isVm }) => isVm)
+    const maxBytes = Math.min(...vms.map(({ uuid }) => this.#parts.plugger.maxBytes(uuid)))
+    const wantedBytes = ringOfDevice(this.#options.ringBytes, maxBytes)
+    const ringBytes = ringThatFits(wantedBytes, this.limitBytes - this.#usedBytes)
     const sizeBytes = vms.length === 0 ? regionBytes(ringBytes) : deviceBytes(ringBytes)
     if (this.#usedBytes + sizeBytes > this.limitBytes) {
       this.drain()
@@ -290,11 +288,4 @@ export class Dedicated implements LeaseOwner {
       .map((file) => join(dirname(prefix), file))
       .filter((path) => lstatSync(path, { throwIfNoEntry: false })?.uid === process.geteuid?.())
   }
-}
-
-/** A power of two that holds a region and, at its end, what probes write over. */
-function deviceBytes(ringBytes: number): number {
-  let sizeBytes = MIN_DEVICE_BYTES
-  while (sizeBytes < regionBytes(ringBytes) + SCRATCH_BYTES) sizeBytes *= 2
-  return sizeBytes
 }

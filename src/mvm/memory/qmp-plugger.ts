@@ -6,7 +6,14 @@
 
 import { MvmError } from "../../lib/errors.ts"
 import { READ, shareAlso, WRITE } from "../../platform/acl.ts"
-import { askUnplug, dropMemory, hotplugPorts, pluggedDevices, plugMemory } from "../../platform/hotplug.ts"
+import {
+  askUnplug,
+  dropMemory,
+  hotplugPorts,
+  type HotplugPort,
+  pluggedDevices,
+  plugMemory,
+} from "../../platform/hotplug.ts"
 import { HOTPLUG_MAX_BYTES, hotplugBuses, type Machine } from "../../platform/qemu-args.ts"
 import type { Monitor } from "../../platform/monitor.ts"
 import { DEVICE_PREFIX } from "./holding.ts"
@@ -24,7 +31,7 @@ export class QmpPlugger implements Plugger {
   readonly #monitor: (uuid: string) => Monitor | undefined
   readonly #vm: (uuid: string) => PluggableVm | undefined
   /** Of machines that others started, by their monitors */
-  readonly #ports = new WeakMap<Monitor, readonly string[]>()
+  readonly #ports = new WeakMap<Monitor, readonly HotplugPort[]>()
 
   /**
    * @param monitor the monitor of a running VM, if it answers
@@ -39,11 +46,14 @@ export class QmpPlugger implements Plugger {
     const monitor = this.#monitor(uuid)
     const vm = this.#vm(uuid)
     if (!monitor || !vm) return undefined
-    return hasOwnPorts(vm) ? (this.#ports.get(monitor) ?? []) : hotplugBuses(vm.machine)
+    return hasOwnPorts(vm) ? this.#portsOf(monitor).map(({ id }) => id) : hotplugBuses(vm.machine)
   }
 
-  maxBytes(): number {
-    return HOTPLUG_MAX_BYTES
+  maxBytes(uuid: string): number {
+    const monitor = this.#monitor(uuid)
+    const vm = this.#vm(uuid)
+    const rooms = monitor && vm && hasOwnPorts(vm) ? this.#portsOf(monitor) : []
+    return Math.min(HOTPLUG_MAX_BYTES, ...rooms.map(({ roomBytes }) => roomBytes))
   }
 
   async plug(uuid: string, device: PluggedDevice): Promise<void> {
@@ -67,10 +77,15 @@ export class QmpPlugger implements Plugger {
     const vm = this.#vm(uuid)
     if (vm && hasOwnPorts(vm)) {
       const ports = await hotplugPorts(monitor, isOurs)
-      // Who plugs by hand, or libvirt for somebody, takes the first.
-      this.#ports.set(monitor, ports.reverse())
+      const roomBytes = Math.max(...ports.map((port) => port.roomBytes))
+      // The greatest alone, so that one limit holds for all. Who plugs by hand, or libvirt for somebody, takes the first.
+      this.#ports.set(monitor, ports.filter((port) => port.roomBytes === roomBytes).reverse())
     }
     return new Set((await pluggedDevices(monitor)).filter(isOurs))
+  }
+
+  #portsOf(monitor: Monitor): readonly HotplugPort[] {
+    return this.#ports.get(monitor) ?? []
   }
 
   #must(uuid: string): Monitor {

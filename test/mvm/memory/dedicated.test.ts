@@ -18,6 +18,8 @@ const RING_BYTES = 65_536
 class Guests implements Plugger {
   readonly held = new Map<string, Set<string>>()
   readonly sizes: number[] = []
+  /** The greatest device of a VM, if not the usual one */
+  readonly rooms = new Map<string, number>()
   slots = 2
   /** Whether they let go when asked */
   isObedient = true
@@ -33,8 +35,8 @@ class Guests implements Plugger {
     return Array.from({ length: this.slots }, (_, slot) => `slot${slot}`)
   }
 
-  maxBytes(): number {
-    return 1 << 29
+  maxBytes(uuid: string): number {
+    return this.rooms.get(uuid) ?? 1 << 29
   }
 
   async plug(uuid: string, { id, sizeBytes }: { id: string; sizeBytes: number }): Promise<void> {
@@ -280,6 +282,17 @@ describe("places", () => {
     expect(() => dedicated.reserve(vm("a"), vm("b"))).toThrow("the machine of a has no hot-plug places")
     guests.slots = 1
     expect(() => dedicated.reserve(vm("a"), vm("b"))).toThrow("it was not yet tried to plug memory into a")
+  })
+
+  test("with little room get a device that fits, with smaller rings", async () => {
+    const { dedicated, guests, vm } = await setting({ ringBytes: 8 << 20, limitBytes: 2 ** 30 })
+    able(dedicated)
+    const [a, b, c] = [vm("a"), vm("b"), vm("c")]
+    guests.rooms.set(b.uuid, 1 << 20)
+    const small = dedicated.reserve(a, b)
+    await small.attach()
+    expect([small.ringBytes, guests.sizes]).toEqual([256 << 10, [1 << 20, 1 << 20]])
+    expect(dedicated.reserve(a, c).ringBytes).toBe(8 << 20)
   })
 
   test("are bounded by the memory there is", async () => {
