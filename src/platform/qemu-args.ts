@@ -187,7 +187,7 @@ export function memberArgs(parts: MemberParts, machine: Machine): string[] {
   }
   return [
     ...["-action", "reboot=shutdown"],
-    ...(machine === "virt" ? [] : noSuspend(machine === "pc" ? "PIIX4_PM" : "ICH9-LPC")),
+    ...noSuspendArgs(machine),
     ...chardev("mvm-vtpm", parts.vtpmControlSocket),
     ...["-tpmdev", "emulator,id=mvm-tpm,chardev=mvm-vtpm"],
     ...["-device", machine === "virt" ? "tpm-tis-device,tpmdev=mvm-tpm" : "tpm-crb,tpmdev=mvm-tpm,ppi=off"],
@@ -219,13 +219,15 @@ function machineArgs(machine: Machine): string[] {
   if (machine === "virt") return ["-machine", "virt,gic-version=max", ...hotplugPorts()]
   const common = "vmport=off,dump-guest-core=off"
   if (machine === "pc") {
-    return ["-machine", `pc,${common}`, ...noSuspend("PIIX4_PM")]
+    return ["-machine", `pc,${common}`, ...noSuspendArgs(machine)]
   }
-  return ["-machine", `q35,${common}`, ...noSuspend("ICH9-LPC"), ...hotplugPorts()]
+  return ["-machine", `q35,${common}`, ...noSuspendArgs(machine), ...hotplugPorts()]
 }
 
 /** A suspended guest's firmware restarts the TPM with its PCRs zero and its platform hierarchy open. */
-function noSuspend(chipset: string): string[] {
+export function noSuspendArgs(machine: Machine): string[] {
+  if (machine === "virt") return []
+  const chipset = machine === "pc" ? "PIIX4_PM" : "ICH9-LPC"
   return ["-global", `${chipset}.disable_s3=1`, "-global", `${chipset}.disable_s4=1`]
 }
 

@@ -4,7 +4,7 @@
  * What adoption and release leave of a domain's XML, with a real libvirt and no domain running.
  */
 
-import { afterAll, beforeAll, expect, test } from "bun:test"
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { Log } from "../../src/lib/log.ts"
 import { Arena, arenaPathOf } from "../../src/mvm/channels/arena.ts"
 import { AuditCommitter } from "../../src/mvm/state/audit-committer.ts"
@@ -18,6 +18,8 @@ import {
 } from "../../src/mvm/vm/followed/adoption.ts"
 import { VmMonitors } from "../../src/mvm/vm/vm-monitors.ts"
 import { VmManager } from "../../src/mvm/vm/vms.ts"
+import { Domain } from "../../src/platform/libvirt/domain.ts"
+import { judgeLibvirtCommandLine } from "../../src/platform/qemu-command-line.ts"
 import { closeLater, failure, sampleVm, scratchState } from "../mvm/scratch-state.ts"
 import { Libvirtd } from "./libvirtd.ts"
 
@@ -126,4 +128,48 @@ test("the printed elements are all that the domain lacks, and everything where i
   await virt.must("undefine", "printed.example")
   expect(await printed()).toContain("<on_poweroff>destroy</on_poweroff>")
   await vms.remove(record())
+})
+
+/** The words that libvirt itself starts a domain's QEMU with. */
+async function commandLine(domain: string): Promise<string[]> {
+  const text = await virt.must("domxml-to-native", "qemu-argv", "--domain", domain)
+  const printed = Bun.spawnSync(["sh", "-c", `set -- ${text.trim()}; printf '%s\\0' "$@"`])
+  const words = printed.stdout.toString().split("\0").slice(0, -1)
+  // Its environment comes first.
+  return words.slice(words.findIndex((word) => word.includes("/qemu-system-")))
+}
+
+describe("the command line of an adopted domain", () => {
+  test.each([
+    ["pc", "pc", ""],
+    ["q35", "q35", ""],
+    ["ovmf", "q35", "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>"],
+  ])("of libvirt's own making is accepted: %s", async (title, machine, loader) => {
+    const name = `judged-${title}.example`
+    await virt.define(name, { machine })
+    if (loader !== "") await virt.redefine((await virt.xml(name)).replace("<kernel>", `${loader}<kernel>`))
+    const { vms, adopt, record } = await mvm()
+    await adopt(name, true)
+    const words = await commandLine(name)
+    judgeLibvirtCommandLine(words, Domain.parse(await virt.xml(name)).launchFiles())
+    expect(words).toContain("-kernel")
+    await vms.remove(record())
+  })
+
+  test("is refused with words of the domain's own that undo what was asked for", async () => {
+    await virt.define("undoing.example")
+    const { vms, adopt, record } = await mvm()
+    await adopt("undoing.example", true)
+    const xml = (await virt.xml("undoing.example"))
+      .replace("<domain ", "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' ")
+      .replace(
+        "</domain>",
+        "<qemu:commandline><qemu:arg value='-global'/><qemu:arg value='PIIX4_PM.disable_s3=0'/></qemu:commandline></domain>",
+      )
+    await virt.redefine(xml)
+    const words = await commandLine("undoing.example")
+    const files = Domain.parse(await virt.xml("undoing.example")).launchFiles()
+    expect(() => judgeLibvirtCommandLine(words, files)).toThrow("disable_s3=0")
+    await vms.remove(record())
+  })
 })

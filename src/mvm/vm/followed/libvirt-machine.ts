@@ -13,6 +13,7 @@ import { LibvirtMonitor } from "../../../platform/libvirt/monitor.ts"
 import type { Virsh } from "../../../platform/libvirt/virsh.ts"
 import type { Monitor } from "../../../platform/monitor.ts"
 import { commandLineOf, type ProcessId } from "../../../platform/process.ts"
+import { judgeLibvirtCommandLine } from "../../../platform/qemu-command-line.ts"
 import type { Machine } from "./machine.ts"
 
 const PASSING = new Set(["in shutdown", "crashed", "dying"])
@@ -63,7 +64,9 @@ export class LibvirtMachine implements Machine {
     }
     const running = Domain.parse(await virsh.run(["dumpxml", domain]))
     this.#requireElements(running)
-    return running.launchFiles()
+    const files = running.launchFiles()
+    judgeLibvirtCommandLine(words, files)
+    return files
   }
 
   async monitor(): Promise<Monitor> {
