@@ -220,6 +220,29 @@ describe("in a system that runs", () => {
     await transfer("upgraded")
   })
 
+  /** A service of the guest that needs no agent, started and enabled. @returns its process */
+  async function serviceOfGuest(): Promise<string> {
+    const unit = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=mvm-agent.service\n"
+    writeFileSync(at(`${LINKS}/mvm-service@.service`), unit)
+    await container.must("systemctl daemon-reload && systemctl enable --now mvm-service@x.service")
+    return show("mvm-service@x.service", "MainPID")
+  }
+
+  test("a guest's services are started anew by an upgrade, stopped by removal, forgotten by purging", async () => {
+    const before = await serviceOfGuest()
+    await dpkg(NEW, "mvm-guest")
+    expect(await show("mvm-service@x.service", "ActiveState")).toBe("active")
+    expect(await show("mvm-service@x.service", "MainPID")).not.toBe(before)
+    await container.must("dpkg -r mvm-guest")
+    expect(await show("mvm-service@x.service", "ActiveState")).toBe("inactive")
+    const links = `ls ${LINKS}/*.wants/mvm-service@*`
+    expect((await container.run(links)).status).toBe(0)
+    await container.must("dpkg -P mvm-guest")
+    expect((await container.run(links)).status).not.toBe(0)
+    rmSync(at(`${LINKS}/mvm-service@.service`))
+    await dpkg(NEW, "mvm-guest")
+  })
+
   test("removal stops the daemon and leaves what runs; purging keeps the state of what runs", async () => {
     await container.must("dpkg -r mvm-host")
     expect(await show("mvm.service", "ActiveState")).toBe("inactive")
@@ -248,7 +271,16 @@ describe("in a system that runs", () => {
     expect(await container.must("mvm install")).not.toContain("written")
     await container.must("mvm install --uninstall")
     expect(await show("mvm.service", "ActiveState")).toBe("inactive")
+    expect((await container.run("mvm install --uninstall")).errors).toBe("mvm: nothing was installed\n")
     const made = container.files().filter((path) => !before.includes(path))
     expect(made.filter((path) => !path.startsWith("var/lib/mvm/"))).toEqual([])
+  })
+
+  test("the guest's installer stops and disables the services that its units stand for", async () => {
+    await container.must("mvm guest install")
+    await serviceOfGuest()
+    await container.must("mvm guest install --uninstall")
+    expect(await show("mvm-service@x.service", "ActiveState")).toBe("inactive")
+    expect((await container.run(`ls ${LINKS}/*.wants/mvm-service@*`)).status).not.toBe(0)
   })
 })

@@ -14,6 +14,9 @@ import { PORT_DEVICE, agentUnit, serviceUnit } from "./units.ts"
 
 export const GROUP = "mvm"
 export const AGENT_SERVICE = "mvm-agent.service"
+const SERVICE_TEMPLATE = "mvm-service@.service"
+/** All of them that systemd has loaded. */
+const ANY_SERVICE = "mvm-service@*.service"
 
 /**
  * What the kernel must be told. `mvm vm start` says it itself; a VM with a boot loader of its own says it there. An
@@ -47,7 +50,7 @@ export function guestInstallation({ executable, vendor }: PlanOptions): Installa
       file(IMA_POLICY_PATH, IMA_POLICY),
       file("/etc/default/grub.d/mvm-guest.cfg", GRUB),
       file(`${units}/${AGENT_SERVICE}`, agentUnit(executable)),
-      file(`${units}/mvm-service@.service`, serviceUnit(executable)),
+      file(`${units}/${SERVICE_TEMPLATE}`, serviceUnit(executable)),
     ],
     links: vendor
       ? []
@@ -73,12 +76,19 @@ export function guestActivation(): SystemProgram[] {
     { argv: ["systemctl", "restart", "systemd-sysctl.service", "systemd-modules-load.service"] },
     { argv: ["update-grub"] },
     { argv: ["systemctl", "restart", AGENT_SERVICE], unless },
+    // Those that run; the others start with the agent.
+    { argv: ["systemctl", "try-restart", ANY_SERVICE] },
   ]
 }
 
 /** Before the files go. */
 export function guestDeactivation(): SystemProgram[] {
-  return [{ argv: ["systemctl", "disable", "--now", AGENT_SERVICE] }]
+  return [
+    { argv: ["systemctl", "stop", ANY_SERVICE] },
+    // A template stands for all that was enabled of it.
+    { argv: ["systemctl", "disable", SERVICE_TEMPLATE] },
+    { argv: ["systemctl", "disable", "--now", AGENT_SERVICE] },
+  ]
 }
 
 /** After the files went. */
