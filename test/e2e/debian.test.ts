@@ -207,6 +207,17 @@ describe("two VMs of Debian with the package and its units", () => {
     SLOW_MS + 60_000,
   )
 
+  test("did so through shared memory, not by way of the MVM", async () => {
+    const grants = await mvm.json<{ transport: string; answerer: string }[]>(
+      "audit",
+      "list",
+      "--kind",
+      "grant",
+    )
+    expect(grants.length).toBeGreaterThan(0)
+    expect(new Set(grants.map(({ transport }) => transport))).toEqual(new Set(["memory"]))
+  })
+
   test("are trusted by the files of their image alone", async () => {
     expect((await mvm.show("writer")).verdict).toBe("trusted")
   })
