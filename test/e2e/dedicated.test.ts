@@ -1,8 +1,8 @@
 /**
  * @module test/e2e/dedicated
  *
- * Memory of a channel's own, plugged into two real VMs (one of each machine type) beside a third whose root does what
- * it can and whose kernel takes no devices.
+ * Memory of a channel's own, plugged into two real VMs (one of each machine type) beside a third that takes devices as
+ * well and whose root does what it can; and one whose kernel takes none.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -36,8 +36,7 @@ beforeAll(async () => {
   mvm = await Managed.start(["--arena", "16M", "--ring", "1M", "--pool", "1", "--pool-idle", "20s"])
   await mvm.vm("alpha")
   await mvm.vm("beta", { more: ["--machine", "q35"] })
-  const more = ["--append", "acpiphp.disable=1"]
-  await mvm.vm("gamma", { image: "guest-attacker", memory: "1G", more })
+  await mvm.vm("gamma", { image: "guest-attacker", memory: "1G" })
   const names = ["alpha", "beta", "gamma"]
   await mvm.linked(...names)
   alpha = await mvm.console("alpha")
@@ -53,6 +52,15 @@ afterAll(() => mvm?.stop(), 60_000)
 async function devices(vm: Console): Promise<string[]> {
   const list = "for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x1110 ] && basename $d; done; :"
   return (await vm.must(list)).split("\n").filter(Boolean)
+}
+
+/** Files of channels' own memory that a VM's QEMU maps: no device has what it does not map. */
+async function mappedBy(name: string): Promise<string[]> {
+  const { arena } = await status()
+  const { qemuPid } = await mvm.show(name)
+  const maps = readFileSync(`/proc/${qemuPid}/maps`, "utf8")
+  expect(maps).toContain(arena.path)
+  return [...new Set(maps.match(new RegExp(`${arena.path}-[0-9a-f]+`, "g")))]
 }
 
 function status(): Promise<Status> {
@@ -114,6 +122,12 @@ describe("a channel with memory of its own", () => {
       before,
     ])
     expect(before.length).toBe(1)
+    const [file] = await memoryFiles()
+    expect([await mappedBy("alpha"), await mappedBy("beta"), await mappedBy("gamma")]).toEqual([
+      [`/dev/shm/${file}`],
+      [`/dev/shm/${file}`],
+      [],
+    ])
     const scribbling = await Background.start(
       gamma,
       "scribble",
@@ -151,7 +165,7 @@ describe("a channel with memory of its own", () => {
     expect([await devices(beta), await memoryFiles()]).toEqual([kept, [file]])
     await finish("second")
     expect((await two.sending.end()).status).toBe(0)
-    // Another pair gets none of it: gamma's kernel takes no device, so its channel is in the arena.
+    // Another pair gets none of it, but memory of its own: gamma's kernel finds devices like any other's.
     const receiving = await Background.start(beta, "other", "mvm guest recv gamma --quiet")
     const sending = await Background.start(
       gamma,
@@ -159,8 +173,11 @@ describe("a channel with memory of its own", () => {
       "echo other | mvm guest send beta --wait 30s --json",
     )
     const other = await sending.end()
-    expect([other.status, isolationIn(other.output)]).toEqual([0, "arena"])
+    expect([other.status, isolationIn(other.output)]).toEqual([0, "dedicated"])
     expect(await receiving.end()).toEqual({ status: 0, output: "other" })
+    const [own] = await mappedBy("gamma")
+    expect(own).not.toBe(`/dev/shm/${file}`)
+    expect((await devices(gamma)).length).toBe(2)
     // After its time it goes by itself.
     await gone()
   }, 300_000)
@@ -271,15 +288,20 @@ describe("the agent of a VM", () => {
 
 describe("a rule that demands it", () => {
   test("allows nothing to a VM whose kernel takes no devices, and says so", async () => {
-    await mvm.allow("gamma beta dedicated", "alpha beta")
-    const receiving = await Background.start(beta, "refused", "timeout 30 mvm guest recv gamma --quiet")
-    const { status: refused } = await gamma.run("echo x | mvm guest send beta --wait 20s")
+    await mvm.vm("delta", { more: ["--append", "acpiphp.disable=1"] })
+    await mvm.linked("delta")
+    await mvm.learn("delta")
+    await mvm.allow("delta beta dedicated", "alpha beta")
+    const receiving = await Background.start(beta, "refused", "timeout 30 mvm guest recv delta --quiet")
+    const delta = await mvm.console("delta")
+    const { status: refused } = await delta.run("echo x | mvm guest send beta --wait 20s")
     expect(refused).toBe(6)
     const rows = await mvm.json<{ message: string }[]>("audit", "list", "--kind", "refused")
     expect(rows.at(-1)?.message).toContain(
-      'demands isolation = "dedicated", and memory that is plugged into gamma does not reach it',
+      'demands isolation = "dedicated", and memory that is plugged into delta does not reach it',
     )
     await receiving.end()
+    await mvm.must("vm", "stop", "delta", "--force")
   }, 300_000)
 })
 
