@@ -6,7 +6,7 @@ import { probeHost } from "../mvm/doctor/facts.ts"
 import type { CommandSpec } from "./command.ts"
 import { JSON_OPTION, STATE_OPTION, stateDirectory } from "./connect.ts"
 import { report } from "./health-report.ts"
-import { DEFAULT_ARENA_BYTES } from "./serve.ts"
+import { DEFAULT_ARENA_BYTES, DEFAULT_DEDICATED_BYTES } from "./serve.ts"
 
 export const doctorCommand: CommandSpec = {
   usage: "doctor",
@@ -16,6 +16,7 @@ export const doctorCommand: CommandSpec = {
     { flags: "--state-key <file>", description: "as given to mvm serve" },
     { flags: "--policy <file>", description: "as given to mvm serve" },
     { flags: "--arena <size>", description: "as given to mvm serve" },
+    { flags: "--dedicated <size>", description: "as given to mvm serve" },
     JSON_OPTION,
   ],
   examples: ["doctor", "doctor --json", "doctor --state /srv/mvm"],
@@ -25,6 +26,7 @@ export const doctorCommand: CommandSpec = {
       stateKeyFile: call.text("stateKey"),
       policyFile: call.text("policy"),
       arenaBytes: call.sizeBytes("arena", DEFAULT_ARENA_BYTES),
+      dedicatedBytes: call.sizeBytes("dedicated", DEFAULT_DEDICATED_BYTES),
     })
     return report(call, judge(HOST_CHECKS, facts))
   },

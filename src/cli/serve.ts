@@ -13,7 +13,7 @@ import { DAEMON_OPTIONS, beginDaemon } from "./daemon.ts"
 
 export const DEFAULT_ARENA_BYTES = 256 * 1024 * 1024
 const DEFAULT_LEASE_MS = 90_000
-const DEFAULT_DEDICATED_BYTES = 1024 * 1024 * 1024
+export const DEFAULT_DEDICATED_BYTES = 1024 * 1024 * 1024
 const DEFAULT_POOL = 2
 const DEFAULT_POOL_IDLE_MS = 300_000
 

@@ -52,6 +52,24 @@ export function isAbove4GiB(device: SharedMemoryDevice): boolean {
   return device.baseAddress >= FOUR_GIB
 }
 
+/** The cache type that the guest's kernel asks for. @spec Linux Documentation/arch/x86/pat.rst */
+export function usualCache(device: SharedMemoryDevice, way: Way): string {
+  if (way === "resource2_wc") return "write-combining"
+  return way === "devmem" && isAbove4GiB(device) ? "write-back" : "uncached"
+}
+
+/** The kernel's own list of the cache types it keeps; root may read it where debugfs is mounted. */
+export const CACHE_TYPES = "/sys/kernel/debug/x86/pat_memtype_list"
+
+/** What that list says of a device's memory; undefined while nobody maps it. */
+export function cacheIn(list: string, { baseAddress, lengthBytes }: SharedMemoryDevice): string | undefined {
+  for (const [, first, end, type] of list.matchAll(/\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (\S+)/g)) {
+    const start = Number.parseInt(first ?? "", 16)
+    if (start >= baseAddress && Number.parseInt(end ?? "", 16) <= baseAddress + lengthBytes) return type
+  }
+  return undefined
+}
+
 /** Tries every way, and writes over the scratch part of the device. Takes at most some 20 ms. */
 export function probeMappings(device: SharedMemoryDevice): MappingProbe[] {
   return WAYS.map((way) => probe(device, way))

@@ -128,10 +128,16 @@ describe("with the daemon up, the doctor names", () => {
     expect(finding(found, "shared memory").text).toContain("no room for a channel")
   })
 
+  test("a /dev/shm that holds the arena, and not all that channels may have of their own", async () => {
+    const found = await doctor("mount -t tmpfs -o size=512M tmpfs /dev/shm")
+    expect([found.status, worse(found)]).toEqual([0, ["warn shared memory"]])
+    expect(finding(found, "shared memory").text).toContain("1 GiB of channels' own memory")
+  })
+
   test("a /dev/shm that is smaller than the arena", async () => {
     const found = await doctor("mount -t tmpfs -o size=32M tmpfs /dev/shm")
     expect([found.status, worse(found)]).toEqual([0, ["warn shared memory"]])
-    expect(finding(found, "shared memory").remedy).toContain("mount -o remount,size=128M /dev/shm")
+    expect(finding(found, "shared memory").remedy).toContain("mount -o remount,size=1152M /dev/shm")
   })
 
   test("a policy that is broken, with its place", async () => {

@@ -5,23 +5,21 @@
  * does not hold. `warn`: it works, and not as well as it could.
  */
 
-import { toHex, utf8 } from "../../lib/bytes.ts"
-import { sha256 } from "../../lib/crypto.ts"
 import { MvmError } from "../../lib/errors.ts"
 import { fail, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
-import type { MappingProbe } from "../../platform/mapping.ts"
+import { WAYS, cacheIn, usualCache, type MappingProbe } from "../../platform/mapping.ts"
 import { PORT_NAME } from "../environment.ts"
-import { IMA_POLICY } from "../install/ima-policy.ts"
 import { GROUP, KERNEL_WORDS } from "../install/plan.ts"
 import type { AgentFacts, GuestFacts } from "./facts.ts"
+import { measuring, programs, replayed } from "./ima-checks.ts"
 
 /** Receipts and decisions are dated by the MVM; people compare them with their own logs. */
 const CLOCK_TOLERANCE_MS = 2000
-const SHOWN_PROGRAMS = 3
+/** The first whose IMA knows every word of the policy: CRITICAL_DATA. */
+const LEAST_KERNEL = [5, 12] as const
 /** No cached memory is read so slowly, and no uncached so fast. */
 const UNCACHED_MB_S = 400
-const INSTALL = "mvm guest install, then reboot"
 
 type Agent = Pick<GuestFacts, "agent">
 
@@ -34,7 +32,7 @@ export const MEMBER_CHECKS: readonly Check<Agent>[] = [
 ]
 
 export const GUEST_CHECKS: readonly Check<GuestFacts>[] = [
-  { name: "kernel", judge: ({ kernel }) => ok(`linux ${kernel}`) },
+  { name: "kernel", judge: kernel },
   {
     name: "root",
     judge: ({ isRoot }) =>
@@ -44,6 +42,7 @@ export const GUEST_CHECKS: readonly Check<GuestFacts>[] = [
   { name: "tpm", judge: tpm },
   { name: "pcr bank", judge: banks },
   { name: "measuring", judge: measuring },
+  { name: "pcr 10", judge: replayed },
   { name: "programs", judge: programs },
   { name: "command line", judge: commandLine },
   { name: "modules", judge: modules },
@@ -51,10 +50,22 @@ export const GUEST_CHECKS: readonly Check<GuestFacts>[] = [
   { name: "ptrace", judge: ({ ptraceScope }) => limit("kernel.yama.ptrace_scope", ptraceScope, ["3", "2"]) },
   { name: "kexec", judge: ({ kexecDisabled }) => limit("kernel.kexec_load_disabled", kexecDisabled, ["1"]) },
   { name: "device", judge: sharedMemory },
+  { name: "cache", judge: cache },
   { name: "lockdown", judge: lockdown },
   { name: "group", judge: group },
   ...MEMBER_CHECKS,
 ]
+
+function kernel({ kernel: version }: Pick<GuestFacts, "kernel">): Judgement {
+  const [major = 0, minor = 0] = version.split(/[.-]/).map(Number)
+  const [leastMajor, leastMinor] = LEAST_KERNEL
+  const isOld = major < leastMajor || (major === leastMajor && minor < leastMinor)
+  if (!isOld) return ok(`linux ${version}`)
+  return fail(
+    `linux ${version} is older than ${LEAST_KERNEL.join(".")}: it takes no rule for critical data, and so not the policy`,
+    "start the VM with a newer kernel",
+  )
+}
 
 function port({ port: found, portDriver }: GuestFacts): Judgement {
   if (!found) {
@@ -100,50 +111,6 @@ function banks({ tpm: { device, banks: found } }: GuestFacts): Judgement | undef
   )
 }
 
-function measuring({ ima, tpm: { provisioned }, unmeasuredFolders, isRoot }: GuestFacts): Judgement[] {
-  if (ima instanceof MvmError) {
-    if (!isRoot) return []
-    return [fail(`the kernel does not measure: ${ima.message}`, ima.hint ?? INSTALL)]
-  }
-  const found: Judgement[] = []
-  if (ima.bootAggregate === undefined) {
-    found.push(fail("the log does not begin with boot_aggregate: measuring was off or began late", INSTALL))
-  } else if (typeof provisioned === "string" && provisioned !== ima.bootAggregate) {
-    found.push(
-      fail("boot_aggregate is not the digest of PCRs 0-9: measuring began without this TPM", "reboot"),
-    )
-  }
-  if (ima.firstProgram === undefined) {
-    found.push(
-      fail(
-        "the first programs of this boot were not measured: the initramfs lies on tmpfs, or the policy came late",
-        "ima_policy=tcb and root= (or rootfstype=ramfs) on the kernel's command line",
-      ),
-    )
-  }
-  if (!ima.policy) {
-    found.push(fail("no measurement policy was loaded: what runs from tmpfs is not measured", INSTALL))
-  } else if (ima.policy.digest !== toHex(sha256(utf8(IMA_POLICY)))) {
-    found.push(
-      warn(`${ima.policy.path} is not the policy of this version of mvm`, "mvm guest install --force"),
-    )
-  }
-  for (const folder of unmeasuredFolders ?? []) {
-    found.push(fail(`a program run from ${folder} was not measured`, INSTALL))
-  }
-  if (found.length > 0) return found
-  const tried = unmeasuredFolders ? ", and new programs on tmpfs are too" : ""
-  return [ok(`${ima.entries} entries from ${ima.firstProgram} on${tried}`)]
-}
-
-function programs({ ima }: GuestFacts): Judgement | undefined {
-  if (ima instanceof MvmError) return undefined
-  const { running, unmeasured } = ima
-  if (unmeasured.length === 0) return ok(`all ${running} that run were measured`)
-  const more = unmeasured.length > SHOWN_PROGRAMS ? ` and ${unmeasured.length - SHOWN_PROGRAMS} more` : ""
-  return fail(`not measured: ${unmeasured.slice(0, SHOWN_PROGRAMS).join(", ")}${more}`, INSTALL)
-}
-
 function commandLine({ commandLine: words }: GuestFacts): Judgement {
   const missing = KERNEL_WORDS.filter((word) => !words.includes(word))
   if (missing.length === 0) return ok(KERNEL_WORDS.join(" "))
@@ -183,6 +150,17 @@ function sharedMemory({ memory }: GuestFacts): Judgement {
     "no shared memory on the PCI bus: records go by way of the MVM",
     "start the VM with mvm vm start",
   )
+}
+
+/** Of the arena's mapping, in the kernel's words where it says them. */
+function cache({ agent: found, memory, cacheTypes }: GuestFacts): Judgement | undefined {
+  const [, how, address] = /^(\S+) of (\S+)$/.exec(linked(found)?.mapping ?? "") ?? []
+  const device = memory.find((one) => one.address === address)
+  const way = WAYS.find((known) => known === (how === "/dev/mem" ? "devmem" : how))
+  if (!device || !way) return undefined
+  const kept = cacheTypes && cacheIn(cacheTypes, device)
+  if (kept) return ok(`the kernel maps ${address} ${kept}`)
+  return ok(`${how} maps ${address} ${usualCache(device, way)}; on Intel, KVM makes that write-back`)
 }
 
 function lockdown({ lockdown: mode }: GuestFacts): Judgement {

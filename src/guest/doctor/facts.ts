@@ -11,7 +11,7 @@ import { toHex } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { findIvshmem, type SharedMemoryDevice } from "../../platform/ivshmem.ts"
-import type { MappingProbe } from "../../platform/mapping.ts"
+import { CACHE_TYPES, type MappingProbe } from "../../platform/mapping.ts"
 import { groupMembers } from "../../platform/system-programs.ts"
 import { findVirtioPort } from "../../platform/virtio-port.ts"
 import { BOOT_AGGREGATE_PCRS } from "../../tcb/measurement/quote.ts"
@@ -20,7 +20,7 @@ import { AgentClient } from "../agent-client.ts"
 import { PORT_NAME } from "../environment.ts"
 import { GROUP } from "../install/plan.ts"
 import { GuestVtpm } from "../vtpm.ts"
-import { imaFacts, readKernel, runUnknownProgram, type ImaFacts } from "./ima-facts.ts"
+import { imaFacts, readKernel, runUnknownProgram, type ImaFacts, type ProbeFacts } from "./ima-facts.ts"
 
 const TPM_DEVICE = "/dev/tpmrm0"
 const TPM_SYSFS = "/sys/class/tpm/tpm0"
@@ -57,10 +57,12 @@ export interface GuestFacts {
     readonly provisioned: string | MvmError
   }
   readonly ima: ImaFacts | MvmError
-  /** Folders from which a new program ran unmeasured; undefined where that was not tried. */
-  readonly unmeasuredFolders: readonly string[] | undefined
+  /** What became of new programs; undefined where none was run. */
+  readonly probe: ProbeFacts | undefined
   readonly commandLine: readonly string[]
   readonly memory: readonly SharedMemoryDevice[]
+  /** Text of the kernel's list of cache types, where it can be read */
+  readonly cacheTypes: string | undefined
   readonly lockdown: string
   /** Ways to sleep that the kernel offers: "freeze mem disk". */
   readonly sleep: string
@@ -93,9 +95,10 @@ export async function probeGuest({ socket, probe }: GuestOptions): Promise<Guest
       provisioned: await provisioned(),
     },
     ima: imaFacts(),
-    unmeasuredFolders: probe ? runUnknownProgram() : undefined,
+    probe: probe ? runUnknownProgram() : undefined,
     commandLine: (readKernel("/proc/cmdline") ?? "").split(/\s+/),
     memory: findIvshmem(),
+    cacheTypes: readKernel(CACHE_TYPES),
     lockdown: /\[(\w+)\]/.exec(readKernel("/sys/kernel/security/lockdown") ?? "")?.[1] ?? "none",
     sleep: readKernel("/sys/power/state") ?? "",
     deepestSleep: readKernel("/sys/power/mem_sleep") ?? "",

@@ -16,10 +16,11 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
-import { toHex } from "../../lib/bytes.ts"
+import { fromHex, toHex } from "../../lib/bytes.ts"
 import { random, sha256 } from "../../lib/crypto.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { parseImaEntries, type ImaEntry } from "../../tcb/measurement/ima-log.ts"
+import { MeasurementLog } from "../../tcb/measurement/replay.ts"
 import { kernelPathText } from "../../tcb/measurement/measured-path.ts"
 import { BOOT_AGGREGATE, IMA_POLICY_PATHS } from "../../tcb/measurement/reference-table.ts"
 import { kernelLog } from "../measurement-source.ts"
@@ -28,6 +29,7 @@ import { kernelLog } from "../measurement-source.ts"
 const FIRST_PROGRAMS = new Set(["/init", "/sbin/init", "/usr/lib/systemd/systemd", "/usr/sbin/init"])
 /** File systems of memory, where a policy for disks looks away. */
 const IN_MEMORY = ["/dev/shm", "/run", "/tmp"]
+const PCR_10 = "/sys/class/tpm/tpm0/pcr-sha256/10"
 
 export interface ImaFacts {
   readonly entries: number
@@ -40,12 +42,23 @@ export interface ImaFacts {
   /** Programs that run and are not in the log. */
   readonly unmeasured: readonly string[]
   readonly running: number
+  /** Whether the log leads to the value of PCR 10 in the TPM; undefined where the kernel does not show that. */
+  readonly isInTpm: boolean | undefined
+}
+
+/** From which folders a program was run that nobody knew, and which of these runs were not measured. */
+export interface ProbeFacts {
+  readonly ran: readonly string[]
+  readonly unmeasured: readonly string[]
 }
 
 /** The facts, or why there is no log. */
 export function imaFacts(): ImaFacts | MvmError {
   try {
-    const { entries } = readLog()
+    // The kernel lists an entry before it extends the PCR: what was read first is no further than the log.
+    const pcr = readKernel(PCR_10)
+    const log = kernelLog().read(0)
+    const { entries } = parseImaEntries(log, 0)
     const measured = new Set(entries.map(({ path }) => path))
     const programs = runningPrograms()
     const policy = entries.find(({ path }) => IMA_POLICY_PATHS.some((known) => known === path))
@@ -57,18 +70,30 @@ export function imaFacts(): ImaFacts | MvmError {
       firstProgram: second && FIRST_PROGRAMS.has(second.path) ? second.path : undefined,
       unmeasured: programs.filter((path) => !measured.has(path)),
       running: programs.length,
+      isInTpm: pcr === undefined ? undefined : leadsTo(log, pcr),
     }
   } catch (error) {
     return asMvmError(error, "setup")
   }
 }
 
+/** Whether a log, or a beginning of it, leads to a value of PCR 10. @param pcr 64 hex digits, as sysfs has them */
+export function leadsTo(log: Uint8Array, pcr: string): boolean {
+  try {
+    new MeasurementLog().advance(log, 0, fromHex(pcr.toLowerCase()))
+    return true
+  } catch {
+    return false
+  }
+}
+
 /**
- * Runs a program that was never there before from each file system that lies in memory, and returns the folders
- * whose program the kernel did not measure. Afterwards this VM has run what nobody knows.
+ * Runs a program that was never there before from each file system that lies in memory. Afterwards this VM has run
+ * what nobody knows.
  */
-export function runUnknownProgram(): string[] {
-  return IN_MEMORY.filter((place) => {
+export function runUnknownProgram(): ProbeFacts {
+  const ran: string[] = []
+  const unmeasured = IN_MEMORY.filter((place) => {
     let folder: string
     try {
       folder = mkdtempSync(join(place, "mvm-doctor-"))
@@ -83,13 +108,16 @@ export function runUnknownProgram(): string[] {
       // A file system that lets nothing run needs no measuring.
       if (Bun.spawnSync([path], { stdio: ["ignore", "ignore", "ignore"] }).exitCode !== 0) return false
       const digest = toHex(sha256(new TextEncoder().encode(content)))
-      return !readLog().entries.some(({ fileDigest }) => fileDigest.hex === digest)
+      const isMeasured = readLog().entries.some(({ fileDigest }) => fileDigest.hex === digest)
+      ran.push(place)
+      return !isMeasured
     } catch {
       return false
     } finally {
       rmSync(folder, { recursive: true, force: true })
     }
   })
+  return { ran, unmeasured }
 }
 
 function readLog(): { entries: ImaEntry[] } {

@@ -98,15 +98,25 @@ function firmware({ firmware: found, daemon: running }: HostFacts): Judgement[] 
   })
 }
 
-function sharedMemory({ sharedMemory: found, arena: { file, wantedBytes } }: HostFacts): Judgement {
+function sharedMemory({
+  sharedMemory: found,
+  arena: { file, wantedBytes },
+  dedicated,
+}: HostFacts): Judgement {
   if (found instanceof MvmError) return fail(`/dev/shm: ${found.message}`, "mount -t tmpfs tmpfs /dev/shm")
   const { freeBytes, totalBytes } = found
-  const room = freeBytes + (file?.usedBytes ?? 0)
+  const neededBytes = wantedBytes + dedicated.limitBytes
+  const room = freeBytes + (file?.usedBytes ?? 0) + dedicated.usedBytes
   const text = `/dev/shm has ${formatSize(freeBytes)} free of ${formatSize(totalBytes)}`
-  const remedy = `mount -o remount,size=${Math.ceil((2 * wantedBytes) / MIB)}M /dev/shm, or remove what fills it`
+  const size = Math.ceil((neededBytes + wantedBytes) / MIB)
+  const remedy = `mount -o remount,size=${size}M /dev/shm, or remove what fills it`
   if (freeBytes < regionBytes(DEFAULT_RING_BYTES)) return fail(`${text}: no room for a channel`, remedy)
-  if (room >= wantedBytes) return ok(text)
-  return warn(`${text}: not enough for all of an arena of ${formatSize(wantedBytes)}`, remedy)
+  if (room >= neededBytes) return ok(text)
+  const own = `${formatSize(dedicated.limitBytes)} of channels' own memory`
+  return warn(
+    `${text}: not enough for all of an arena of ${formatSize(wantedBytes)} and ${own}`,
+    `${remedy}, or start the daemon with a smaller --dedicated`,
+  )
 }
 
 function arena({ arena: { path, file, wantedBytes } }: HostFacts): Judgement {

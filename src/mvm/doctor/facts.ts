@@ -31,6 +31,7 @@ export interface HostOptions {
   readonly stateKeyFile?: string | undefined
   readonly policyFile?: string | undefined
   readonly arenaBytes: number
+  readonly dedicatedBytes: number
 }
 
 export interface ProgramFacts {
@@ -66,6 +67,8 @@ export interface HostFacts {
   /** Whoever is or would be the daemon. */
   readonly actor: Actor
   readonly sharedMemory: { readonly totalBytes: number; readonly freeBytes: number } | MvmError
+  /** Memory that channels have for themselves: what there may be of it, and is. */
+  readonly dedicated: { readonly limitBytes: number; readonly usedBytes: number }
   readonly arena: {
     readonly path: string
     readonly wantedBytes: number
@@ -105,7 +108,7 @@ interface StatusAnswer {
   pid: number
   uptimeSeconds: number
   arena: { path: string; sizeBytes: number }
-  dedicated: { ignored: number }
+  dedicated: { ignored: number; limitBytes: number; usedBytes: number }
   policy: { file: string }
   vms: { name: string; tags: string[] }[]
 }
@@ -147,6 +150,10 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
       path: arenaPath,
       wantedBytes: status?.arena.sizeBytes ?? options.arenaBytes,
       file: fileSize(arenaPath),
+    },
+    dedicated: {
+      limitBytes: status?.dedicated.limitBytes ?? options.dedicatedBytes,
+      usedBytes: status?.dedicated.usedBytes ?? 0,
     },
     state: stateFacts(state),
     stateKey: attempt(() =>
