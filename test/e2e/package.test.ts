@@ -277,9 +277,12 @@ describe("in a system that runs", () => {
   })
 
   test("the guest's installer stops and disables the services that its units stand for", async () => {
-    await container.must("mvm guest install")
+    // No udev runs here, which is said, and the status with it.
+    await container.run("mvm guest install")
     await serviceOfGuest()
-    await container.must("mvm guest install --uninstall")
+    expect((await container.run("mvm guest install --uninstall")).output).toContain(
+      "ran        systemctl disable mvm-service@.service",
+    )
     expect(await show("mvm-service@x.service", "ActiveState")).toBe("inactive")
     expect((await container.run(`ls ${LINKS}/*.wants/mvm-service@*`)).status).not.toBe(0)
   })

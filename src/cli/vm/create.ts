@@ -1,10 +1,11 @@
 /** @module cli/vm/create */
 
 import { MvmError } from "../../lib/errors.ts"
+import { APPARMOR_FILE } from "../../platform/libvirt/apparmor.ts"
 import { usualFirmware, usualMachine } from "../../platform/qemu-args.ts"
 import type { Call, CommandSpec } from "../command.ts"
 import { JSON_OPTION, STATE_OPTION, ask } from "../connect.ts"
-import { print, printJson, suggest } from "../output.ts"
+import { note, print, printJson, suggest } from "../output.ts"
 import { printElements, type Element } from "./machine.ts"
 import { resolve } from "node:path"
 
@@ -15,6 +16,7 @@ interface Adopted extends Created {
   elements: Element[]
   missing: string[]
   edit: string
+  apparmor: string[]
 }
 
 interface Created {
@@ -125,7 +127,11 @@ async function adopt(call: Call, request: { readonly name: string; readonly doma
     apply: call.flag("apply"),
   })
   if (call.flag("json")) return printJson(adopted)
-  const { name, uuid, domain, missing, edit } = adopted
+  const { name, uuid, domain, missing, edit, apparmor } = adopted
+  if (apparmor.length > 0) {
+    note(`AppArmor confines ${domain}: ${APPARMOR_FILE} must have these lines when it starts`)
+    for (const line of apparmor) note(`  ${line}`)
+  }
   if (missing.length === 0) {
     print(`${name} ${uuid}`)
     return suggest(NEXT.libvirt(name))

@@ -6,7 +6,7 @@
  */
 
 import { MvmError } from "../../lib/errors.ts"
-import { fail, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
+import { fail, isOlder, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
 import { WAYS, cacheIn, usualCache, type MappingProbe } from "../../platform/mapping.ts"
 import { PORT_NAME } from "../environment.ts"
@@ -17,7 +17,7 @@ import { measuring, programs, replayed } from "./ima-checks.ts"
 /** Receipts and decisions are dated by the MVM; people compare them with their own logs. */
 const CLOCK_TOLERANCE_MS = 2000
 /** The first whose IMA knows every word of the policy: CRITICAL_DATA. */
-const LEAST_KERNEL = [5, 12] as const
+const LEAST_KERNEL = [5, 12]
 /** No cached memory is read so slowly, and no uncached so fast. */
 const UNCACHED_MB_S = 400
 
@@ -57,10 +57,7 @@ export const GUEST_CHECKS: readonly Check<GuestFacts>[] = [
 ]
 
 function kernel({ kernel: version }: Pick<GuestFacts, "kernel">): Judgement {
-  const [major = 0, minor = 0] = version.split(/[.-]/).map(Number)
-  const [leastMajor, leastMinor] = LEAST_KERNEL
-  const isOld = major < leastMajor || (major === leastMajor && minor < leastMinor)
-  if (!isOld) return ok(`linux ${version}`)
+  if (!isOlder(version, LEAST_KERNEL)) return ok(`linux ${version}`)
   return fail(
     `linux ${version} is older than ${LEAST_KERNEL.join(".")}: it takes no rule for critical data, and so not the policy`,
     "start the VM with a newer kernel",

@@ -8,6 +8,7 @@
 import { MvmError } from "../../lib/errors.ts"
 import { fail, isOlder, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
+import { APPARMOR_FILE } from "../../platform/libvirt/apparmor.ts"
 import { DEFAULT_RING_BYTES, regionBytes } from "../../ring/layout.ts"
 import type { HostFacts, ProgramFacts } from "./facts.ts"
 
@@ -50,6 +51,7 @@ export const HOST_CHECKS: readonly Check<HostFacts>[] = [
   { name: "vm", judge: vms },
   { name: "hot-plug", judge: hotplug },
   { name: "libvirt", judge: libvirt },
+  { name: "apparmor", judge: apparmor },
 ]
 
 function kvm({ accel: { chosen, host, kvm: access }, actor }: HostFacts): Judgement {
@@ -253,5 +255,14 @@ function libvirt({ libvirt: access, actor }: HostFacts): Judgement | undefined {
   return warn(
     `uid ${actor.uid} may not use libvirt's socket: its domains cannot be adopted`,
     "usermod -aG libvirt USER, then start the daemon again",
+  )
+}
+
+function apparmor({ apparmor: found }: Pick<HostFacts, "apparmor">): Judgement | undefined {
+  if (found === "none") return undefined
+  if (found === "allowed") return ok(`${APPARMOR_FILE} names the MVM's sockets`)
+  return warn(
+    "AppArmor confines libvirt's QEMUs, which may not open the MVM's sockets and memory",
+    `mvm vm create --libvirt prints the lines for ${APPARMOR_FILE}`,
   )
 }

@@ -14,6 +14,9 @@ import { isShared } from "../../platform/acl.ts"
 import { accessTo, actorOf, thisActor, type Access, type Actor } from "../../platform/access.ts"
 import { RpcClient } from "../../platform/json-rpc.ts"
 import { firmwareFiles, qemuProgram, usualMachine, type Firmware } from "../../platform/qemu-args.ts"
+import { APPARMOR_FILE } from "../../platform/libvirt/apparmor.ts"
+import { securityModels } from "../../platform/libvirt/capabilities.ts"
+import { DEFAULT_URI, Virsh } from "../../platform/libvirt/virsh.ts"
 import { hasSystemd } from "../../platform/system-programs.ts"
 import { arenaPathOf } from "../channels/arena.ts"
 import { lint, type Warning } from "../policy/lint.ts"
@@ -92,6 +95,8 @@ export interface HostFacts {
     readonly warnings: readonly Warning[]
   }
   readonly libvirt: Access
+  /** Whether its QEMUs are confined by AppArmor, and whether they may reach what is in the state directory */
+  readonly apparmor: "none" | "allowed" | "forbidden"
   readonly limits: { readonly openFiles: number; readonly lockedBytes: number }
 }
 
@@ -170,6 +175,7 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
           },
     policy: policyFacts(policyFile, actor, status?.vms),
     libvirt: accessTo(LIBVIRT_SOCKET, actor, { write: true }),
+    apparmor: await apparmorFacts(join(state, "run")),
     limits: limitsOf(status?.pid ?? process.pid),
   }
 }
@@ -209,6 +215,18 @@ function policyFacts(
     return { path, rules: policy.rules.length, warnings: lint(policy, vms) }
   } catch (error) {
     return { path, rules: asMvmError(error), warnings: [] }
+  }
+}
+
+/** What the administrator's file says in words is all that can be known: a daemon may not read the profiles. */
+async function apparmorFacts(runFolder: string): Promise<HostFacts["apparmor"]> {
+  try {
+    const capabilities = await new Virsh(DEFAULT_URI).run(["capabilities"], VERSION_LIMIT_MS)
+    if (!securityModels(capabilities).includes("apparmor")) return "none"
+    return readFileSync(APPARMOR_FILE, "utf8").includes(`${runFolder}/`) ? "allowed" : "forbidden"
+  } catch (error) {
+    // Without libvirt there is nothing that it could confine.
+    return error instanceof MvmError ? "none" : "forbidden"
   }
 }
 

@@ -19,6 +19,26 @@ import { childrenOf } from "./domain.ts"
  * @throws MvmError `libvirt` for text that is no capabilities' XML.
  */
 export function qemuAccount(capabilities: string): Account | undefined {
+  for (const model of secModels(capabilities)) {
+    if (nameOf(model) !== "dac") continue
+    for (const label of childrenOf(model, "baselabel")) {
+      const account = accountOfLabel(label.textContent?.trim() ?? "")
+      if (account) return account
+    }
+  }
+  return undefined
+}
+
+/** Names of what keeps QEMUs apart: "apparmor", "selinux", "dac". @throws MvmError as {@link qemuAccount}. */
+export function securityModels(capabilities: string): string[] {
+  return secModels(capabilities).map(nameOf)
+}
+
+function nameOf(model: Element): string {
+  return childrenOf(model, "model")[0]?.textContent?.trim() ?? ""
+}
+
+function secModels(capabilities: string): Element[] {
   let root: Element | null
   try {
     root = new DOMParser({
@@ -30,14 +50,7 @@ export function qemuAccount(capabilities: string): Account | undefined {
     throw new MvmError("libvirt", "capabilities xml: it cannot be read", { cause })
   }
   const host = root && childrenOf(root, "host")[0]
-  for (const model of host ? childrenOf(host, "secmodel") : []) {
-    if (childrenOf(model, "model")[0]?.textContent !== "dac") continue
-    for (const label of childrenOf(model, "baselabel")) {
-      const account = accountOfLabel(label.textContent?.trim() ?? "")
-      if (account) return account
-    }
-  }
-  return undefined
+  return host ? childrenOf(host, "secmodel") : []
 }
 
 /**

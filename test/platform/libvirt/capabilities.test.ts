@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 import { MvmError } from "../../../src/lib/errors.ts"
-import { accountOfLabel, qemuAccount } from "../../../src/platform/libvirt/capabilities.ts"
+import { accountOfLabel, qemuAccount, securityModels } from "../../../src/platform/libvirt/capabilities.ts"
 
 describe("the user that libvirt runs QEMU as", () => {
   test("is the one its capabilities name among the file owners", () => {
@@ -10,6 +10,7 @@ describe("the user that libvirt runs QEMU as", () => {
         <baselabel type='kvm'>+64055:+107</baselabel><baselabel type='qemu'>+64055:+107</baselabel></secmodel>
       </host></capabilities>`
     expect(qemuAccount(capabilities)).toEqual({ uid: 64055, gids: [107] })
+    expect(securityModels(capabilities)).toEqual(["apparmor", "dac"])
   })
 
   test("is nobody's to say for a daemon without such labels", () => {

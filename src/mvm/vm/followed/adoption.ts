@@ -9,7 +9,8 @@ import { rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { MvmError, asMvmError } from "../../../lib/errors.ts"
 import type { Account } from "../../../platform/acl.ts"
-import { accountOfLabel, qemuAccount } from "../../../platform/libvirt/capabilities.ts"
+import { apparmorRules, isConfined } from "../../../platform/libvirt/apparmor.ts"
+import { accountOfLabel, qemuAccount, securityModels } from "../../../platform/libvirt/capabilities.ts"
 import { addedControllers } from "../../../platform/libvirt/controllers.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
 import {
@@ -58,6 +59,8 @@ export interface Adopted {
   readonly missing: readonly string[]
   /** How a person changes the domain. */
   readonly edit: string
+  /** Lines that {@link APPARMOR_FILE} needs, where libvirt confines this domain's QEMU. */
+  readonly apparmor: readonly string[]
 }
 
 /**
@@ -82,7 +85,8 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   const missing = missingElements(domain, needed)
   await requirePersistent(virsh, domain)
   if (apply && missing.length > 0) await requireShutOff(virsh, domain, missing)
-  const user = await qemuUser(virsh, domain)
+  const capabilities = await virsh.run(["capabilities"])
+  const user = qemuUser(capabilities, domain)
   requireWay(stateDir, user)
   const libvirt = { uri: virsh.uri, domain: domain.uuid, ...existing?.config.libvirt }
   const config: VmConfig = {
@@ -95,7 +99,9 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
     ? await withUser(parts, existing, user.uid)
     : await parts.create({ name, kind: "libvirt", config, tags: request.tags })
   const elements = mvmElements(needed, domain.arch, missing)
-  const adopted = { record, domain: domain.name, elements, edit }
+  const isBound = isConfined(securityModels(capabilities), domain)
+  const apparmor = isBound ? apparmorRules(needed, SHARED_MEMORY) : []
+  const adopted = { record, domain: domain.name, elements, edit, apparmor }
   if (!apply || missing.length === 0) return { ...adopted, missing }
   try {
     await applyTo(parts, { virsh, domain, record, needed })
@@ -234,8 +240,8 @@ function alreadyThere(records: readonly VmRecord[], name: string, domain: Domain
 }
 
 /** @throws MvmError `libvirt`, `not_found`. */
-async function qemuUser(virsh: Virsh, { ownerLabel }: Domain): Promise<Account> {
+function qemuUser(capabilities: string, { ownerLabel }: Domain): Account {
   const own = ownerLabel === undefined ? undefined : accountOfLabel(ownerLabel)
-  const labelled = own ?? qemuAccount(await virsh.run(["capabilities"]))
+  const labelled = own ?? qemuAccount(capabilities)
   return labelled ?? { uid: process.geteuid?.() ?? 0, gids: [process.getegid?.() ?? 0] }
 }

@@ -1,0 +1,29 @@
+import { expect, test } from "bun:test"
+import { HOST_CHECKS } from "../../../src/mvm/doctor/checks.ts"
+import type { HostFacts } from "../../../src/mvm/doctor/facts.ts"
+
+test.each([
+  ["none", undefined],
+  ["allowed", "ok"],
+  ["forbidden", "warn"],
+] as const)(
+  "where AppArmor keeps libvirt's QEMUs from the MVM's files, that is said: %s",
+  (apparmor, level) => {
+    const check = HOST_CHECKS.find(({ name }) => name === "apparmor")!
+    expect(check.judge({ apparmor } as HostFacts)).toEqual(
+      level && (expect.objectContaining({ level }) as never),
+    )
+  },
+)
+
+test("a VM without places for memory is told from one whose monitor does not answer", () => {
+  const check = HOST_CHECKS.find(({ name }) => name === "hot-plug")!
+  const said = (hotplug: { free: number; all: number; known: boolean }): string => {
+    const vms = [{ name: "web", kind: "libvirt", state: "running", hotplug }]
+    return JSON.stringify(check.judge({ daemon: { vms, ignoredUnplugs: 0 } } as unknown as HostFacts))
+  }
+  expect(said({ free: 0, all: 0, known: false })).toContain("its monitor does not answer")
+  expect(said({ free: 0, all: 0, known: true })).toContain("its machine has no places for memory")
+  expect(said({ free: 0, all: 4, known: true })).toContain("no place is free")
+  expect(said({ free: 1, all: 4, known: true })).toContain("1 of 4 places")
+})
