@@ -131,7 +131,7 @@ describe("with the daemon up, the doctor names", () => {
   test("a /dev/shm that holds the arena, and not all that channels may have of their own", async () => {
     const found = await doctor("mount -t tmpfs -o size=512M tmpfs /dev/shm")
     expect([found.status, worse(found)]).toEqual([0, ["warn shared memory"]])
-    expect(finding(found, "shared memory").text).toContain("1 GiB of channels' own memory")
+    expect(finding(found, "shared memory").text).toContain("1.00 GiB of channels' own memory")
   })
 
   test("a /dev/shm that is smaller than the arena", async () => {
