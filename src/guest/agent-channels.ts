@@ -177,7 +177,8 @@ export class AgentChannels {
       wanted.digest === "chain" || parsed.digestMode === wanted.digest,
       "decision.digestMode: less than asked",
     )
-    checkGrant(parsed, grant)
+    const placed = await this.#grantOf(me, opened, grant)
+    checkGrant(parsed, placed)
     const transcript = transcriptHash({
       decision: opened.decision,
       laddress: grant.laddress,
@@ -191,7 +192,7 @@ export class AgentChannels {
     }
     const [openSignature, region] = await Promise.all([
       this.#vtpm.sign(openMessage(transcript, acceptSignature)),
-      parsed.transport === "memory" ? this.#locate(grant) : undefined,
+      parsed.transport === "memory" ? this.#locate(placed) : undefined,
     ])
     return {
       channelId: opened.channelId,
@@ -200,7 +201,7 @@ export class AgentChannels {
       asker: true,
       decision: opened.decision,
       parsed,
-      grant,
+      grant: placed,
       region,
       peerShare: opened.share,
       acceptSignature,
@@ -340,6 +341,14 @@ export class AgentChannels {
       }
       await this.#client.linked(waitMs, gone)
     }
+  }
+
+  /** The grant that counts: what ALLOCATED said of the memory is not final. */
+  async #grantOf(me: Membership, opened: Fields<"OPENED">, allocated: Grant): Promise<Grant> {
+    if (!opened.sealed) return allocated
+    const grant = await this.#openGrant(me, opened.channelId, sha256(opened.decision), opened.sealed)
+    mustBe(equalBytes(grant.laddress, allocated.laddress), "OPENED.sealed: another pseudo-address")
+    return grant
   }
 
   async #openGrant(

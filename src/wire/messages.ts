@@ -201,6 +201,8 @@ export const MESSAGES = defineTable({
       share,
       acceptSignature: signature,
       leaseMs: u32,
+      // A grant, where the memory is not what ALLOCATED said: its own could not be plugged in.
+      sealed: optional(bytesUpTo(1024)),
     },
   }),
 

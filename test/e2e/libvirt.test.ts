@@ -8,6 +8,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { join } from "node:path"
 import { kernelAppend } from "../../src/platform/qemu-args.ts"
+import { Qmp } from "../../src/platform/qmp.ts"
 import { Console } from "./console.ts"
 import { Libvirtd } from "./libvirtd.ts"
 import { Managed, until } from "./managed.ts"
@@ -201,6 +202,23 @@ describe("a domain that cannot be adopted", () => {
   })
 })
 
+/** Plugs devices into a `pc` until its bus is full, and again when what was there has made room. */
+async function takePlaces(socket: string): Promise<void> {
+  const qmp = await Qmp.connect(socket)
+  try {
+    for (let taken = 0; taken < 64; taken++) {
+      try {
+        await qmp.execute("device_add", { driver: "pci-testdev", id: `taken${taken}`, bus: "pci.0" })
+      } catch (error) {
+        expect(String(error)).toContain("no slot/function available")
+        return
+      }
+    }
+  } finally {
+    qmp.close()
+  }
+}
+
 describe("a QEMU started by hand", () => {
   test("with the printed arguments is a member like any other", async () => {
     await mvm.must("vm", "create", "lab", "--external", "--memory", "768M")
@@ -215,6 +233,7 @@ describe("a QEMU started by hand", () => {
       ...["-m", "768", "-kernel", join(virt.folder, "vmlinuz")],
       ...["-initrd", join(virt.folder, "initramfs.cpio"), "-append", `'${kernelAppend("pc")}'`],
       ...["-chardev", `socket,id=con,path=${socket},server=on,wait=off`, "-serial", "chardev:con"],
+      ...["-qmp", `unix:${join(virt.folder, "lab.qmp")},server=on,wait=off`],
     ]
     const qemu = Bun.spawn(["sh", "-c", `exec qemu-system-x86_64 ${own.join(" ")} ${printed}`], {
       stdio: ["ignore", "ignore", "inherit"],
@@ -223,7 +242,14 @@ describe("a QEMU started by hand", () => {
       await mvm.linked("lab")
       await mvm.learn("lab")
       const lab = await virt.console("lab")
-      await pass(alpha, [lab, "lab"])
+      expect(await pass(alpha, [lab, "lab"])).toBe("dedicated")
+      // Somebody takes every place that there is: the next channel is in the arena, and both ends know.
+      await mvm.allow("* *")
+      await until("what was kept to be taken back", async () => {
+        return (await mvm.json<{ dedicated: { idle: number } }>("status")).dedicated.idle === 0
+      })
+      await takePlaces(join(virt.folder, "lab.qmp"))
+      expect(await pass(alpha, [lab, "lab"])).toBe("arena")
       await mvm.must("vm", "stop", "lab", "--force")
       expect(await qemu.exited).toBe(0)
       await until("lab to be stopped", async () => (await mvm.show("lab")).state === "stopped")

@@ -8,7 +8,7 @@
 import type { Transport } from "../../channel/decision.ts"
 import { random } from "../../lib/crypto.ts"
 import { toHex } from "../../lib/bytes.ts"
-import { MvmError } from "../../lib/errors.ts"
+import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Fields } from "../../wire/link.ts"
 import type { Program } from "../../wire/messages.ts"
 import type { MvmContext } from "../context.ts"
@@ -67,7 +67,7 @@ export function allocate(context: MvmContext, allocation: Allocation): Channel {
 }
 
 function reserve(context: MvmContext, { asker, match, rule, constraints }: Allocation): ChannelMemory {
-  const { arena, dedicated } = context
+  const { dedicated } = context
   const ends = { asker, answerer: match.member }
   const { isolation } = constraints
   if (isolation !== "arena") {
@@ -81,7 +81,28 @@ function reserve(context: MvmContext, { asker, match, rule, constraints }: Alloc
       context.log.debug("arena_instead", { asker: asker.record.name, message: error.message })
     }
   }
+  return inArena(context, ends)
+}
+
+/**
+ * A region of the arena for a channel whose own memory could not be given to both ends.
+ *
+ * @throws what kept it from that, where the rule demands such memory; else as {@link allocate}.
+ */
+export function arenaInstead(
+  context: MvmContext,
+  { asker, match, constraints }: Pick<Allocation, "asker" | "match" | "constraints">,
+  cause: unknown,
+): ChannelMemory {
+  if (constraints.isolation === "dedicated") throw cause
+  const { message } = asMvmError(cause)
+  context.log.warn("arena_instead", { asker: asker.record.name, answerer: match.member.record.name, message })
+  return inArena(context, { asker, answerer: match.member })
+}
+
+function inArena(context: MvmContext, ends: { asker: Member; answerer: Member }): ChannelMemory {
   checkShare(context, ends, "arena")
+  const { arena } = context
   return ArenaMemory.allocate(arena, ringThatFits(context.ringBytes, arena.freeBytes))
 }
 

@@ -62,8 +62,8 @@ export interface Channel {
   /** The name the asker asked for; a rule may have put the answerer in its place. */
   readonly askedFor: string
   readonly transport: Transport
-  /** None on a relay */
-  readonly memory: ChannelMemory | undefined
+  /** None on a relay. Final when the channel is granted. */
+  memory: ChannelMemory | undefined
   readonly laddress: Uint8Array
   /** The rule that allowed it, as people and the audit know it */
   readonly rule: string

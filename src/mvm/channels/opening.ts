@@ -18,7 +18,7 @@ import { answerBinding, requestBinding } from "../../tcb/binding.ts"
 import { sealGrant, type Place } from "../../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import { authorise } from "./admission.ts"
-import { allocate } from "./allocation.ts"
+import { allocate, arenaInstead } from "./allocation.ts"
 import { answerOf } from "./answer-of.ts"
 import type { Channel, ChannelState } from "./channel.ts"
 import { decisionEnd } from "./decision-end.ts"
@@ -109,7 +109,7 @@ class Opening {
     const [asked, answered] = await this.#bothProve()
     // Nobody gets memory that it shares with another before both have proven what they run.
     this.#request.stages.deciding()
-    await this.#channel.memory?.attach()
+    const isMoved = await this.#attach()
     const decided = this.#decide(asked, answered)
     const acceptSignature = await this.#grant(decided)
     return {
@@ -121,7 +121,26 @@ class Opening {
         share: answered.share,
         acceptSignature,
         leaseMs: this.#context.leaseMs,
+        sealed: isMoved ? await this.#seal(this.#meeting.asker, sha256(decided.decision)) : undefined,
       },
+    }
+  }
+
+  /**
+   * Gives both ends the memory, or a region of the arena where that fails and the rule does not mind: the decision, which
+   * names it, is not made yet. @returns whether it is another than ALLOCATED said
+   */
+  async #attach(): Promise<boolean> {
+    const channel = this.#channel
+    const { memory } = channel
+    try {
+      await memory?.attach()
+      return false
+    } catch (error) {
+      if (channel.state === "closed" || memory?.isolation !== "dedicated") throw error
+      channel.memory = arenaInstead(this.#context, this.#meeting, error)
+      memory.free()
+      return true
     }
   }
 
