@@ -125,6 +125,11 @@ export class Hub {
     this.#entries.delete(uuid)
   }
 
+  /** What the member sent and was not handled yet is void, and so is its session. */
+  cut(uuid: string): void {
+    this.byUuid(uuid)?.socket?.close()
+  }
+
   close(): void {
     for (const uuid of [...this.#entries.keys()]) this.detach(uuid)
   }

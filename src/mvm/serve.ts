@@ -235,6 +235,10 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
         onPort: (record, isOpen) => {
           if (!isOpen) hub.portClosed(record.uuid)
         },
+        onHalt: (record, reason) => {
+          verifierOf(record).refuseBoot(new MvmError("evidence_reset", reason))
+          hub.cut(record.uuid)
+        },
         onRemoved: (record) => {
           hub.detach(record.uuid)
           context.deposits.removeFor(record.uuid).catch((error: unknown) => {

@@ -175,6 +175,11 @@ export class Verifier {
     if (this.#sticky) throw this.#sticky
   }
 
+  /** Nothing that this boot still proves counts: the MVM ends it. */
+  refuseBoot(error: MvmError): void {
+    this.#distrust(error)
+  }
+
   /** A boot that was found untrusted before the MVM itself restarted stays so. */
   restoreDistrust(error: MvmError, sinceMs: number): void {
     this.#sticky = error

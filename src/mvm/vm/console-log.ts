@@ -6,10 +6,27 @@
  */
 
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs"
-import { errnoOf } from "../../lib/errors.ts"
+import { asMvmError, errnoOf } from "../../lib/errors.ts"
+import type { Log } from "../../lib/log.ts"
 
 const MAX_BYTES = 8 * 1024 * 1024
 const KEPT_BYTES = 1024 * 1024
+
+/** Between two looks at its length. */
+const PERIOD_MS = 2000
+
+/** Keeps the file at `path` short from now on; returns what stops that. */
+export function keepConsoleLogShort(path: string, log: Log): () => void {
+  const timer = setInterval(() => {
+    try {
+      boundConsoleLog(path)
+    } catch (error) {
+      log.warn("console_log", { message: asMvmError(error).message })
+    }
+  }, PERIOD_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+}
 
 /** Shortens the file at `path` when it has grown too long; one that is not there is short enough. */
 export function boundConsoleLog(path: string, maxBytes = MAX_BYTES, keptBytes = KEPT_BYTES): void {

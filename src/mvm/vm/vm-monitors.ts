@@ -15,11 +15,16 @@ const CONNECT_MS = 10_000
 /** Ends that would have been resets, had the machine not been told to end then: by its guest, or by its operator. */
 const RESETS = ["guest-reset", "host-qmp-system-reset"]
 
+/** What no VM is to do: to wake up is to start the TPM again. Each comes only where a guest went past the firmware. */
+const SUSPENDS = ["SUSPEND", "SUSPEND_DISK", "WAKEUP"]
+
 export interface VmEvents {
   /** The machine was reset, by the guest or otherwise. */
   onReset(): void
   /** A reset was asked for; the machine ends, as it was started not to reboot. */
   onGuestReset(): void
+  /** The machine was suspended, or woke up: the event's name, or the state it was found in. */
+  onSuspend(what: string): void
   /** A process in the guest opened the link's port, or the one that had it open let go of it. */
   onPort(isOpen: boolean): void
 }
@@ -66,10 +71,21 @@ export class VmMonitors {
         else if (typeof device === "string") this.#devices.onUnplugged(vm.uuid, device)
       })
       this.#devices.onMonitor(vm.uuid)
+      await this.#look(vm, monitor, events)
       await monitor.closed
       if (this.#monitors.get(vm.uuid) === monitor) this.#monitors.delete(vm.uuid)
     } catch (error) {
       this.#log.warn("monitor", { vm: vm.name, message: asMvmError(error).message })
+    }
+  }
+
+  /** What happened before anybody listened. */
+  async #look(vm: { name: string }, monitor: Monitor, events: VmEvents): Promise<void> {
+    try {
+      const { status } = (await monitor.execute("query-status")) as { status?: unknown }
+      if (status === "suspended") events.onSuspend("suspended")
+    } catch (error) {
+      this.#log.warn("monitor_status", { vm: vm.name, message: asMvmError(error).message })
     }
   }
 
@@ -97,7 +113,8 @@ export function ownMonitor(qmpSocket: string): MonitorSource {
 }
 
 function tell({ name, data }: QmpEvent, portId: string, events: VmEvents): void {
-  if (name === "RESET") events.onReset()
+  if (SUSPENDS.includes(name)) events.onSuspend(name)
+  else if (name === "RESET") events.onReset()
   else if (name === "SHUTDOWN" && RESETS.includes(String(data["reason"]))) events.onGuestReset()
   else if (name === "VSERPORT_CHANGE" && data["id"] === portId) events.onPort(data["open"] === true)
 }

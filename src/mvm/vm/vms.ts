@@ -11,11 +11,12 @@ import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import { endProcess, isRunning } from "../../platform/process.ts"
 import { requireFiles } from "../../platform/qemu.ts"
-import { boundConsoleLog } from "./console-log.ts"
+import { keepConsoleLogShort } from "./console-log.ts"
 import { isFollowed } from "./followed/access.ts"
 import { FollowedVms } from "./followed/followed-vms.ts"
 import type { Machines } from "./followed/machines.ts"
 import type { VmConfig, VmRecord } from "../state/registry.ts"
+import { Halts } from "./halts.ts"
 import { Restarts } from "./restarts.ts"
 import {
   clearRunState,
@@ -48,6 +49,8 @@ export interface VmHandlers {
   onRemoved(record: VmRecord): void
   /** A process in the VM opened the link's port, or let go of it. */
   onPort(record: VmRecord, isOpen: boolean): void
+  /** It is being ended for what it did: nothing that it still says counts. */
+  onHalt(record: VmRecord, reason: string): void
 }
 
 export interface VmManagerParts extends StartParts {
@@ -61,9 +64,6 @@ export interface VmManagerParts extends StartParts {
 /** How long a guest has for an orderly shutdown. */
 const SHUTDOWN_GRACE_MS = 15_000
 
-/** Between two looks at the length of a console's log. */
-const BOUND_MS = 2000
-
 export class VmManager {
   readonly #parts: VmManagerParts
   readonly #running = new Map<string, RunState>()
@@ -73,12 +73,16 @@ export class VmManager {
   readonly #stopping = new Set<string>()
   readonly #restarts = new Restarts()
   readonly #followed: FollowedVms
+  readonly #halts: Halts
   #closed = false
 
   constructor(parts: VmManagerParts) {
     this.#parts = parts
     this.#monitors = parts.monitors
     this.#followed = new FollowedVms(parts)
+    const { audit, log, handlers } = parts
+    const end = (record: VmRecord, state: RunState) => this.#end(record, state)
+    this.#halts = new Halts({ audit, log, end, onHalt: (record, reason) => handlers.onHalt(record, reason) })
   }
 
   /** Those that others start. */
@@ -174,7 +178,7 @@ export class VmManager {
    */
   async linkOpened(record: VmRecord, pid: number): Promise<boolean> {
     const known = this.#running.get(record.uuid)
-    if (known) return known.qemu?.pid === pid
+    if (known) return known.qemu?.pid === pid && this.#halts.reasonOf(known) === undefined
     const state = await this.#followed.connected(record, pid)
     if (!state) return false
     this.#watch(record, state)
@@ -185,6 +189,12 @@ export class VmManager {
   /** Why the QEMU at the link of a VM that others start is not taken for a boot of it. */
   refusalOf(uuid: string): string | undefined {
     return this.#followed.refusalOf(uuid)
+  }
+
+  /** Ends a member whose TPM is not what the MVM started, at once and until somebody starts it again. */
+  halt(record: VmRecord, reason: string): void {
+    const state = this.#running.get(record.uuid)
+    if (state) this.#halts.begin(record, state, reason)
   }
 
   /** @param force end QEMU at once instead of asking the guest to shut down */
@@ -299,21 +309,17 @@ export class VmManager {
     let guestReset = false
     if (state.qemu) {
       void this.#monitors.watch(record, this.#monitorOf(record), {
-        onReset: () => this.#unexpectedReset(record),
+        onReset: () => this.#unexpectedReset(record, state),
         onGuestReset: () => (guestReset = true),
+        onSuspend: (what) => this.#halts.begin(record, state, `it was suspended past its firmware (${what})`),
         onPort: (isOpen) => this.#parts.handlers.onPort(record, isOpen),
       })
     }
-    const consoleLog = this.paths(record).consoleLog
-    const bounding = setInterval(
-      () => this.#unharmed("console_log", () => boundConsoleLog(consoleLog)),
-      BOUND_MS,
-    )
-    bounding.unref()
+    const leaveConsoleLog = keepConsoleLogShort(this.paths(record).consoleLog, this.#parts.log)
     this.#unawaited(
       "vm_exit",
       firstExit(state)
-        .finally(() => clearInterval(bounding))
+        .finally(leaveConsoleLog)
         .then((first) => this.#exited(record, state, first, guestReset)),
     )
   }
@@ -327,10 +333,12 @@ export class VmManager {
     if (this.#closed || this.#running.get(record.uuid) !== state) return
     if (this.#stopping.has(record.uuid)) return
     await this.#end(record, state)
-    const reason = first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended"
+    const halted = this.#halts.reasonOf(state)
+    const reason =
+      halted ?? (first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended")
     this.#over(record, state, reason)
     // Without its vTPM a VM can prove nothing; after a reboot of the guest it needs a new TPM boot.
-    if (first === "vtpm" || guestReset) this.#restart(record, reason)
+    if (!halted && (first === "vtpm" || guestReset)) this.#restart(record, reason)
     await this.#parts.audit.commit("vm_exit", { vm: record.name, reason })
   }
 
@@ -350,23 +358,9 @@ export class VmManager {
     work.catch((error: unknown) => this.#parts.log.error(event, { message: asMvmError(error).message }))
   }
 
-  #unharmed(event: string, work: () => void): void {
-    try {
-      work()
-    } catch (error) {
-      this.#parts.log.warn(event, { message: asMvmError(error).message })
-    }
-  }
-
   /** With -no-reboot QEMU never resets a running guest by itself; one that does is not believed. */
-  #unexpectedReset(record: VmRecord): void {
-    const state = this.#running.get(record.uuid)
-    if (!state || Date.now() - state.startedMs < 2000) return
-    this.#parts.log.error("vm_reset", {
-      vm: record.name,
-      message: "reset outside a start: the VM is stopped",
-    })
-    this.#unawaited("vm_reset", this.#end(record, state))
+  #unexpectedReset(record: VmRecord, state: RunState): void {
+    if (Date.now() - state.startedMs >= 2000) this.#halts.begin(record, state, "it was reset outside a start")
   }
 
   #end(record: VmRecord, state: RunState): Promise<void> {

@@ -8,7 +8,7 @@ import { openAudit } from "../../../src/mvm/state/audit.ts"
 import { openRegistry } from "../../../src/mvm/state/registry.ts"
 import { VmMonitors } from "../../../src/mvm/vm/vm-monitors.ts"
 import { VmManager } from "../../../src/mvm/vm/vms.ts"
-import { endProcess } from "../../../src/platform/process.ts"
+import { endProcess, isRunning } from "../../../src/platform/process.ts"
 import { connectUnix } from "../../../src/platform/unix-socket.ts"
 import { closeLater, failure, sampleVm, scratchFolder, scratchState } from "../scratch-state.ts"
 
@@ -21,6 +21,7 @@ async function manager() {
   const arena = Arena.open(join(scratchFolder(), "arena"), 1 << 20)
   closeLater(() => arena.close())
   const stopped: string[] = []
+  const halted: string[] = []
   const parts = {
     stateDir,
     registry,
@@ -34,13 +35,14 @@ async function manager() {
       onStopped: (_record: unknown, reason: string) => void stopped.push(reason),
       onRemoved: () => {},
       onPort: () => {},
+      onHalt: (_record: unknown, reason: string) => void halted.push(reason),
     },
   }
   const vms = new VmManager(parts)
   closeLater(() => vms.close())
   const create = (name: string) =>
     vms.create({ name, kind: "local", tags: [], config: { ...sampleVm(name).config, kernel: undefined } })
-  return { parts, stateDir, registry, vms, stopped, create }
+  return { parts, stateDir, registry, audit, vms, stopped, halted, create }
 }
 
 describe("what was not done whole", () => {
@@ -79,5 +81,36 @@ describe("what was not done whole", () => {
     expect(stopped).toEqual(["it ended while no MVM was there"])
     await next.start(record)
     await next.stop(record, true)
+  })
+})
+
+describe("a member whose vTPM started again behind the MVM's back", () => {
+  test("is ended at once, and is not started again but by the operator; the audit says why", async () => {
+    const { audit, registry, vms, stopped, halted, create } = await manager()
+    const record = await create("a")
+    await vms.start(record)
+    const { vtpm } = vms.runState(record.uuid)!
+    vms.halt(record, "its vTPM was reset")
+    vms.halt(record, "once more")
+    while (vms.isRunning(record.uuid)) await Bun.sleep(5)
+    expect([isRunning(vtpm), halted, stopped]).toEqual([
+      false,
+      ["its vTPM was reset"],
+      ["its vTPM was reset"],
+    ])
+    audit.flush()
+    const rows = audit.log
+      .list({ limit: 100 })
+      .filter(({ kind }) => /^vm_(halt|exit)$/.test(kind))
+      .reverse()
+    const subject = { vm: "a", reason: "its vTPM was reset" }
+    expect(rows.map((row) => [row.kind, row.subject])).toEqual([
+      ["vm_halt", subject],
+      ["vm_exit", subject],
+    ])
+    vms.halt(registry.getVm("a")!, "it does not run")
+    expect(halted).toHaveLength(1)
+    await vms.start(record)
+    await vms.stop(record, true)
   })
 })
