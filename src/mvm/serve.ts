@@ -15,6 +15,7 @@ import { SCRATCH_BYTES } from "../platform/ivshmem.ts"
 import { hashFile } from "../platform/launch-digest.ts"
 import { serveRpc } from "../platform/json-rpc.ts"
 import { greatestRingBytes, isRingBytes, regionBytes } from "../ring/layout.ts"
+import { isUnseenReset } from "../tcb/measurement/clock.ts"
 import { Arena, arenaPathOf } from "./channels/arena.ts"
 import { AuditCommitter } from "./state/audit-committer.ts"
 import { openAudit } from "./state/audit.ts"
@@ -191,6 +192,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
             const member = hub.byUuid(record.uuid)
             if (member) watch.distrusted(member, error)
           },
+          onUnseenReset: (error) => vms.halt(record, error.message),
           onClock: (clock) => registry.trust.setClock(record.uuid, clock),
           onApproved: () => forgetDistrust(registry, record.uuid),
           onAppraised: (milliseconds, isTrusted) => meters.appraised(milliseconds, isTrusted),
@@ -225,6 +227,7 @@ export async function serve(options: ServeOptions): Promise<RunningMvm> {
           if (!adopted) forgetDistrust(registry, record.uuid)
           else if (before?.verdict === "untrusted") verifier.restoreDistrust(distrust(before), before.sinceMs)
           attach(record)
+          if (adopted && isUnseenReset(verifier.opinion.code ?? "")) vms.halt(record, before?.reason ?? "")
         },
         onStopped: (record, reason) => {
           broker.releaseAll(record, `${record.name} ended: ${reason}`)

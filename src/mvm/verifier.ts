@@ -14,7 +14,7 @@ import type { Measured } from "../tcb/measurement/reference-table.ts"
 import { evidenceRecord, rejudged, type EvidenceRecord } from "./evidence/record.ts"
 import type { BootName, EvidenceStore } from "./evidence/store.ts"
 import { formatReference } from "./reference/file.ts"
-import type { ClockReading } from "../tcb/measurement/clock.ts"
+import { isUnseenReset, type ClockReading } from "../tcb/measurement/clock.ts"
 import { evidenceQualifyingData } from "../tcb/measurement/qualifying-data.ts"
 import { IMA_PCR, verifyQuote, type VerifiedQuote } from "../tcb/measurement/quote.ts"
 import { MeasurementLog, type SeenMeasurement } from "../tcb/measurement/replay.ts"
@@ -63,6 +63,8 @@ export interface VerifierParts {
   reference(kind: "kernel" | "agent"): ReferenceValues
   /** The VM turned untrusted: its channels end. */
   onUntrusted(error: MvmError): void
+  /** The TPM started again, or went back, where the MVM saw no reset: the VM itself must end. */
+  onUnseenReset(error: MvmError): void
   /** A reading to keep: what must never go backwards, across lives of the MVM too. */
   onClock(clock: ClockReading): void
   /** A distrust ended by the operator's approval. */
@@ -356,7 +358,11 @@ export class Verifier {
       : new MvmError(error.code, `${this.#record.name}: ${error.message}`, { cause: error, hint: error.hint })
     // A malformed or misplaced log is broken evidence, not yet proof of other software: the next one may hold.
     const proof = error.code !== "evidence_log_offset" && error.code !== "evidence_nonce"
-    if (proof && !this.#sticky) {
+    // Whatever else is held against it: an approval, a wait, or a better log would not make it the boot that it was.
+    if (isUnseenReset(error.code)) this.#parts.onUnseenReset(named)
+    // An approval ends a distrust of the software: one of the evidence takes its place.
+    const isWorse = this.#sticky?.code === "untrusted" && named.code !== "untrusted"
+    if (proof && (!this.#sticky || isWorse)) {
       this.#sticky = named
       this.#sinceMs = Date.now()
       this.#parts.onUntrusted(named)

@@ -84,6 +84,7 @@ class Boot {
     this.#verifier = new Verifier(recordOf(), {
       reference: () => ({ table: whole, vm: "bench", kind: "kernel" }),
       onUntrusted: () => {},
+      onUnseenReset: () => {},
       onClock: () => {},
       onApproved: () => {},
       store,

@@ -156,6 +156,7 @@ export class ScriptedMvm {
         const member = hub.byUuid(record.uuid)
         if (member) this.watch.distrusted(member, error)
       },
+      onUnseenReset: () => {},
       onClock: () => {},
       onApproved: () => {},
       store: this.context.evidence,

@@ -32,6 +32,13 @@ const SESSION: Session = {
   sinceMs: 0,
 }
 
+interface Reading {
+  extra?: Uint8Array
+  clock?: bigint
+  /** resetCount and restartCount */
+  counts?: [number, number]
+}
+
 /** A verifier of a VM whose attestation key is ours, with the PCRs of a real boot under OVMF. */
 class Setting {
   readonly keys = p256Generate()
@@ -46,10 +53,12 @@ class Setting {
   table: ReferenceTable = emptyReference("kernel")
   readonly distrusts: MvmError[] = []
   readonly clocks: ClockReading[] = []
+  readonly resets: string[] = []
   approvals = 0
   readonly verifier = new Verifier(this.record, {
     reference: (kind) => ({ table: this.table, vm: "web", kind }),
     onUntrusted: (error) => this.distrusts.push(error),
+    onUnseenReset: (error) => this.resets.push(error.code),
     onClock: (clock) => this.clocks.push(clock),
     onApproved: () => (this.approvals += 1),
     store: this.store,
@@ -76,14 +85,16 @@ class Setting {
   }
 
   /** What the appraisal of a fresh quote throws. @param extra extends PCR 10 with what the log does not have */
-  appraise({ extra, clock = CLOCK }: { extra?: Uint8Array; clock?: bigint } = {}): string | undefined {
+  appraise({ extra, clock = CLOCK, counts = [RESETS, 0] }: Reading = {}): string | undefined {
     if (extra) this.#pcr10 = sha256(this.#pcr10, extra)
     const fields = { purpose: "periodic", nonce: random(32), binding: new Uint8Array(32) } as const
     const vmUuid = uuidBytes(this.record.uuid)
     const pcrs = OVMF_BOOT.pcrs.with(10, this.#pcr10)
     const attest = OVMF_BOOT.quote.attest.slice()
     attest.set(evidenceQualifyingData({ ...fields, vmUuid, epoch: SESSION.epoch }), EXTRA_DATA_AT)
-    new DataView(attest.buffer).setBigUint64(CLOCK_AT, clock)
+    const view = new DataView(attest.buffer)
+    view.setBigUint64(CLOCK_AT, clock)
+    counts.forEach((count, index) => view.setUint32(CLOCK_AT + 8 + 4 * index, count))
     attest.set(sha256(...pcrs), attest.length - 32)
     const quote: Evidence["quote"] = { attest, signature: p256Sign(this.keys.privateKey, attest), pcrs }
     try {
@@ -159,6 +170,35 @@ describe("the clock of a vTPM", () => {
     other.verifier.expectBoot(RESETS, { clock: { ...reading, clock: CLOCK } })
     other.verifier.addLog(0, new Uint8Array(0))
     expect(other.appraise()).toBe("evidence_log_mismatch")
+  })
+})
+
+describe("a TPM that started again, or went back, where the MVM saw no reset", () => {
+  test.each([
+    ["a reset", { counts: [RESETS + 1, 0] }, "evidence_reset"],
+    ["a resume", { counts: [RESETS, 1] }, "evidence_reset"],
+    ["an older state", { counts: [RESETS - 1, 0] }, "evidence_rollback"],
+    ["an older clock", { clock: CLOCK - 1n }, "evidence_rollback"],
+  ] satisfies [string, Reading, string][])("(%s) is told, so that the VM ends", (_, reading, code) => {
+    const vm = new Setting()
+    expect([vm.appraise(), vm.resets]).toEqual([undefined, []])
+    expect([vm.appraise(reading), vm.resets]).toEqual([code, [code]])
+  })
+
+  test("is told of a VM as well that is not trusted anyway, and no approval makes up for it", () => {
+    const vm = new Setting()
+    vm.allow("/bin/a")
+    vm.log("/bin/b")
+    expect(vm.appraise()).toBe("untrusted")
+    expect([vm.appraise({ counts: [RESETS, 1] }), vm.resets]).toEqual(["evidence_reset", ["evidence_reset"]])
+    vm.allow("/bin/b")
+    vm.verifier.reconsider()
+    expect([vm.approvals, vm.verifier.opinion.code]).toEqual([0, "evidence_reset"])
+  })
+
+  test("is not what a log is that does not add up", () => {
+    const vm = new Setting()
+    expect([vm.appraise({ extra: random(32) }), vm.resets]).toEqual(["evidence_log_mismatch", []])
   })
 })
 

@@ -59,6 +59,11 @@ export function checkClock(
   return reading
 }
 
+/** Whether a refusal of this code means a TPM that is not the one whose start was seen. */
+export function isUnseenReset(code: string): boolean {
+  return code === "evidence_reset" || code === "evidence_rollback"
+}
+
 function checkResetCount(seen: number, expected: number): void {
   if (seen === expected) return
   const problem = `resetCount is ${seen}, ${expected} expected after the start`
