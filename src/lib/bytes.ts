@@ -169,3 +169,18 @@ export class ByteReader {
     return start
   }
 }
+
+const FIRST_BYTES = 64 * 1024
+
+/** `bytes`, or a longer copy of them where they do not hold so much: twice as long, but not beyond `mostBytes`. */
+export function grown(
+  bytes: Uint8Array<ArrayBuffer>,
+  neededBytes: number,
+  mostBytes: number,
+): Uint8Array<ArrayBuffer> {
+  if (neededBytes <= bytes.length) return bytes
+  const twice = Math.max(FIRST_BYTES, 2 * bytes.length)
+  const longer = new Uint8Array(Math.max(neededBytes, Math.min(mostBytes, twice)))
+  longer.set(bytes)
+  return longer
+}

@@ -61,6 +61,8 @@ export class Appraiser {
   readonly #launchChecks: readonly Check[]
   readonly #excluded: PathMatcher
   readonly #failed = new Map<string, Check>()
+  /** Entries that were judged: what the same one says again changes nothing. */
+  #judged = new WeakSet<Measured>()
   #missing: Set<string>
   #moreFailed = 0
   #fatal = false
@@ -108,6 +110,7 @@ export class Appraiser {
   /** Forgets what was given and starts from `measured`: all that was seen in this boot, first seen first. */
   restart(quote: VerifiedQuote, measured: Iterable<Measured>): Appraisal {
     this.#failed.clear()
+    this.#judged = new WeakSet()
     this.#missing = new Set(this.#table?.required ?? [])
     this.#moreFailed = 0
     this.#fatal = false
@@ -122,13 +125,17 @@ export class Appraiser {
     const first = this.#entries === 0
     this.#entries += entry.count ?? 1
     if (entry.path === BOOT_AGGREGATE && !entry.violation) return this.#addAggregate(entry, first)
+    if (this.#judged.has(entry)) return
+    this.#judged.add(entry)
     if (entry.violation) return this.#fail(violationCheck(entry, table))
     if (isAllowed(table, entry)) {
       this.#missing.delete(entry.path)
       return
     }
     if (this.#excluded(entry.path) && !table.required.has(entry.path)) return
-    this.#fail(fileCheck(entry, table, this.#vm))
+    // There are words for so many; one more that nobody reads is only counted.
+    if (this.#fatal && this.#failed.size >= MAX_FAILED_ENTRIES) this.#moreFailed += 1
+    else this.#fail(fileCheck(entry, table, this.#vm))
   }
 
   /** A table that names boot_aggregate itself pins PCRs 0-9 all at once. */

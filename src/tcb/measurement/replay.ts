@@ -11,28 +11,31 @@
  * A quote is made before the log is read, so the log may hold entries past it: they stay pending, and their turn
  * comes with a later quote. That quote must be reached by a prefix of what is pending; otherwise the evidence is
  * broken, which is another thing than a program that is not allowed.
+ *
+ * Each entry is parsed and hashed once, as it comes: a quote then only looks for its value among those that PCR 10 had
+ * after each pending entry. What a guest sends costs time where it is received, in small pieces, and little memory.
  */
 
-import { equalBytes } from "../../lib/bytes.ts"
+import { equalBytes, grown, utf8 } from "../../lib/bytes.ts"
 import { sha256 } from "../../lib/crypto.ts"
-import { MvmError } from "../../lib/errors.ts"
+import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { type FileDigest, type ImaEntry, parseImaEntry } from "./ima-log.ts"
 
 const PCR_BYTES = 32
 
-/** What may wait for a quote: about 100,000 entries. After a restart the MVM reads a whole boot's log at once. */
-const MAX_PENDING_BYTES = 16 * 1024 * 1024
+const LATIN1 = /^[\u0000-\u00ff]*$/
 
-const FIRST_PENDING_BYTES = 64 * 1024
+/** What may wait for a quote: some 30,000 entries. After a restart the MVM reads a whole boot's log at once. */
+const MAX_PENDING_BYTES = 4 * 1024 * 1024
 
 /** Distinct (path, digest) pairs of one boot. A guest makes them at will, so there is an end. */
-const MAX_SEEN = 100_000
+const MAX_SEEN = 32_768
 
-/** What their paths may take in all, in UTF-16 units; a path has up to 4096. */
-const MAX_SEEN_PATHS = 16 * 1024 * 1024
+/** What their paths may take in all, bytes. */
+const MAX_SEEN_PATH_BYTES = 2 * 1024 * 1024
 
-/** One (path, digest) pair of the log, in the order first seen. */
-export interface SeenMeasurement {
+/** One entry as it is judged: the same object wherever path and digest are the same. */
+export interface MatchedEntry {
   /** In text form, see measured-path. */
   readonly path: string
   readonly fileDigest: FileDigest
@@ -40,6 +43,16 @@ export interface SeenMeasurement {
   readonly templateName: string
   /** Offset of the first entry. */
   readonly offset: number
+}
+
+/** One (path, digest) pair of the log, in the order first seen. */
+export interface SeenMeasurement extends MatchedEntry {
+  readonly count: number
+}
+
+interface Tally {
+  readonly entry: MatchedEntry
+  /** Entries that a quote proved; 0 while the first one waits. */
   count: number
 }
 
@@ -49,11 +62,18 @@ export class MeasurementLog {
   /** One buffer that grows, so that a log sent byte by byte costs no more than one sent whole. */
   #buffer = new Uint8Array(0)
   #pendingBytes = 0
+  /** Of what is pending: whole entries, how far they reach, and PCR 10 after each. */
+  #pending: Tally[] = []
+  #ends: number[] = []
+  #pcrs = new Uint8Array(0)
+  /** What is wrong with the entry behind those, and so with all that follows: it counts once a quote leads there. */
+  #broken: MvmError | undefined
   #entries = 0
-  #seenPaths = 0
+  #seenCount = 0
+  #seenPathBytes = 0
   /** More was measured than is kept: there is no way on in this boot, and no work is done for it. */
   #isFull = false
-  readonly #seen = new Map<string, SeenMeasurement>()
+  readonly #seen = new Map<string, Tally>()
   readonly #onProven: ((bytes: Uint8Array, offset: number) => void) | undefined
 
   /** @param onProven gets the log piece by piece, as quotes prove it; the bytes are a view for the call alone */
@@ -83,15 +103,19 @@ export class MeasurementLog {
 
   /** Distinct measurements matched so far, first seen first. */
   get seen(): IterableIterator<SeenMeasurement> {
-    return this.#seen.values()
+    return this.#seen
+      .values()
+      .filter(({ count }) => count > 0)
+      .map(({ entry, count }) => ({ ...entry, count }))
   }
 
   get seenCount(): number {
-    return this.#seen.size
+    return this.#seenCount
   }
 
   /**
-   * Takes a piece of the log. What is already matched is skipped; what is already pending must be the same.
+   * Takes a piece of the log. What is already matched is skipped; what is already pending must be the same. A piece
+   * costs time by its length alone.
    *
    * Trust: any bytes; they mean nothing until a quote is matched.
    *
@@ -116,6 +140,7 @@ export class MeasurementLog {
       )
     }
     this.#append(fresh)
+    this.#parse()
   }
 
   /**
@@ -127,19 +152,19 @@ export class MeasurementLog {
    *
    * @throws MvmError `evidence_log_mismatch` when no prefix leads there, and as parseImaEntries
    */
-  match(quotedPcr10: Uint8Array): ImaEntry[] {
+  match(quotedPcr10: Uint8Array): MatchedEntry[] {
     if (this.#isFull) throw tooMany()
     if (equalBytes(this.#pcr10, quotedPcr10)) return []
-    try {
-      return this.#match(quotedPcr10)
-    } catch (error) {
-      this.dropPending()
-      throw error
-    }
+    const last = this.#find(quotedPcr10)
+    if (last >= 0) return this.#prove(last + 1)
+    const problem = this.#broken ?? this.#mismatch()
+    this.#isFull = problem instanceof TooMany
+    this.dropPending()
+    throw problem
   }
 
   /** {@link add} and {@link match} in one. */
-  advance(untrustedChunk: Uint8Array, chunkOffset: number, quotedPcr10: Uint8Array): ImaEntry[] {
+  advance(untrustedChunk: Uint8Array, chunkOffset: number, quotedPcr10: Uint8Array): MatchedEntry[] {
     this.add(untrustedChunk, chunkOffset)
     return this.match(quotedPcr10)
   }
@@ -148,48 +173,87 @@ export class MeasurementLog {
   dropPending(): void {
     this.#buffer = new Uint8Array(0)
     this.#pendingBytes = 0
-  }
-
-  #match(quotedPcr10: Uint8Array): ImaEntry[] {
-    const bytes = this.#buffer.subarray(0, this.#pendingBytes)
-    const entries: ImaEntry[] = []
-    let pcr = this.#pcr10
-    let at = 0
-    for (;;) {
-      const entry = parseImaEntry(bytes.subarray(at), this.#matchedOffset + at)
-      if (entry === undefined) throw this.#mismatch(entries.length, bytes.length - at)
-      entries.push(entry)
-      at += entry.lengthBytes
-      pcr = sha256(pcr, entry.extendDigest)
-      if (equalBytes(pcr, quotedPcr10)) break
+    this.#pcrs = new Uint8Array(0)
+    this.#ends = []
+    this.#broken = undefined
+    if (this.#pending.length === 0) return
+    this.#pending = []
+    for (const [key, { entry, count }] of this.#seen) {
+      if (count > 0) continue
+      this.#seen.delete(key)
+      this.#seenPathBytes -= pathBytes(entry.path)
     }
-    this.#remember(entries)
-    this.#onProven?.(bytes.subarray(0, at), this.#matchedOffset)
-    this.#pcr10 = pcr
-    this.#matchedOffset += at
-    this.#entries += entries.length
-    // The entries are views into the old buffer.
-    this.#buffer = bytes.slice(at)
-    this.#pendingBytes = this.#buffer.length
-    return entries
   }
 
-  #remember(entries: readonly ImaEntry[]): void {
-    for (const entry of entries) {
-      const { path, fileDigest, violation, templateName, offset } = entry
-      const key = `${violation ? "!" : ""}${fileDigest.algorithm}:${fileDigest.hex} ${path}`
-      const known = this.#seen.get(key)
-      if (known !== undefined) {
-        known.count += 1
-        continue
+  /** Reads the whole entries among what has come, each once. */
+  #parse(): void {
+    if (this.#broken) return
+    const bytes = this.#buffer.subarray(0, this.#pendingBytes)
+    try {
+      for (;;) {
+        const at = this.#ends.at(-1) ?? 0
+        const entry = parseImaEntry(bytes.subarray(at), this.#matchedOffset + at)
+        if (entry === undefined) return
+        const tally = this.#tally(entry)
+        const count = this.#pending.push(tally)
+        this.#ends.push(at + entry.lengthBytes)
+        this.#pcrs = grown(this.#pcrs, count * PCR_BYTES, MAX_PENDING_BYTES)
+        const before = count > 1 ? this.#pcrAfter(count - 1) : this.#pcr10
+        this.#pcrs.set(sha256(before, entry.extendDigest), (count - 1) * PCR_BYTES)
       }
-      this.#seenPaths += path.length
-      if (this.#seen.size >= MAX_SEEN || this.#seenPaths > MAX_SEEN_PATHS) {
-        this.#isFull = true
+    } catch (error) {
+      this.#broken = asMvmError(error)
+    }
+  }
+
+  /** Which pending entry leads to the value, or -1. */
+  #find(pcr: Uint8Array): number {
+    const values = Buffer.from(this.#pcrs.buffer, 0, this.#pending.length * PCR_BYTES)
+    let at = values.indexOf(pcr)
+    while (at >= 0 && at % PCR_BYTES !== 0) at = values.indexOf(pcr, at + 1)
+    return at < 0 ? -1 : at / PCR_BYTES
+  }
+
+  #prove(count: number): MatchedEntry[] {
+    const proven = this.#pending.slice(0, count)
+    const at = this.#ends[count - 1]!
+    this.#onProven?.(this.#buffer.subarray(0, at), this.#matchedOffset)
+    for (const tally of proven) {
+      if (tally.count === 0) this.#seenCount += 1
+      tally.count += 1
+    }
+    this.#entries += count
+    this.#pcr10 = this.#pcrAfter(count).slice()
+    this.#matchedOffset += at
+    this.#buffer = this.#buffer.slice(at, this.#pendingBytes)
+    this.#pendingBytes = this.#buffer.length
+    this.#pcrs = this.#pcrs.slice(count * PCR_BYTES, this.#pending.length * PCR_BYTES)
+    this.#pending = this.#pending.slice(count)
+    this.#ends = this.#ends.slice(count).map((end) => end - at)
+    return proven.map(({ entry }) => entry)
+  }
+
+  /** PCR 10 after so many of the pending entries, at least one; a view. */
+  #pcrAfter(count: number): Uint8Array {
+    return this.#pcrs.subarray((count - 1) * PCR_BYTES, count * PCR_BYTES)
+  }
+
+  /** @throws TooMany */
+  #tally({ path, fileDigest, violation, templateName, offset }: ImaEntry): Tally {
+    const { algorithm, hex } = fileDigest
+    const key = sha256(utf8(`${violation ? "!" : ""}${algorithm}:${hex} ${path}`))
+    const text = Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1")
+    let tally = this.#seen.get(text)
+    if (!tally) {
+      this.#seenPathBytes += pathBytes(path)
+      if (this.#seen.size >= MAX_SEEN || this.#seenPathBytes > MAX_SEEN_PATH_BYTES) {
+        this.#seenPathBytes -= pathBytes(path)
         throw tooMany()
       }
-      this.#seen.set(key, { path, fileDigest, violation, templateName, offset, count: 1 })
+      tally = { entry: { path, fileDigest, violation, templateName, offset }, count: 0 }
+      this.#seen.set(text, tally)
     }
+    return tally
   }
 
   /** @returns what of `chunk` is new */
@@ -206,20 +270,17 @@ export class MeasurementLog {
 
   #append(fresh: Uint8Array): void {
     const neededBytes = this.#pendingBytes + fresh.length
-    if (neededBytes > this.#buffer.length) {
-      const grown = new Uint8Array(Math.max(neededBytes, FIRST_PENDING_BYTES, 2 * this.#buffer.length))
-      grown.set(this.#buffer.subarray(0, this.#pendingBytes))
-      this.#buffer = grown
-    }
+    this.#buffer = grown(this.#buffer, neededBytes, MAX_PENDING_BYTES)
     this.#buffer.set(fresh, this.#pendingBytes)
     this.#pendingBytes = neededBytes
   }
 
-  #mismatch(entries: number, leftBytes: number): MvmError {
+  #mismatch(): MvmError {
+    const leftBytes = this.#pendingBytes - (this.#ends.at(-1) ?? 0)
     const left = leftBytes > 0 ? ` and ${leftBytes} bytes of an incomplete one` : ""
     return new MvmError(
       "evidence_log_mismatch",
-      `log: ${entries} entries from offset ${this.#matchedOffset}${left} do not lead to the quoted pcr 10`,
+      `log: ${this.#pending.length} entries from offset ${this.#matchedOffset}${left} do not lead to the quoted pcr 10`,
       {
         hint: "the log and the tpm disagree: an entry was changed, dropped, added or reordered, or the kernel was replaced without a reset",
       },
@@ -227,6 +288,13 @@ export class MeasurementLog {
   }
 }
 
-function tooMany(): MvmError {
-  return new MvmError("evidence_malformed", "log: too many distinct measurements")
+/** What the runtime takes to keep it. */
+function pathBytes(path: string): number {
+  return LATIN1.test(path) ? path.length : 2 * path.length
+}
+
+class TooMany extends MvmError {}
+
+function tooMany(): TooMany {
+  return new TooMany("evidence_malformed", "log: too many distinct measurements")
 }

@@ -210,7 +210,7 @@ describe("broken evidence", () => {
 
   test("more pending than fits is refused and forgotten", () => {
     const log = new MeasurementLog()
-    const chunk = new Uint8Array(8 * 1024 * 1024)
+    const chunk = new Uint8Array(2 * 1024 * 1024)
     log.add(chunk, 0)
     log.add(chunk, chunk.length)
     expect(codeOf(() => log.add(new Uint8Array(1), log.nextOffset))).toBe("evidence_malformed")
@@ -230,22 +230,81 @@ function entriesFrom(from: number): { path: string }[] {
   return parseImaEntries(LOG, 0).entries.slice(from)
 }
 
-test("a log of ever new long paths is refused before it fills memory, and for the rest of the boot", () => {
-  const log = new MeasurementLog()
-  let pcr: Uint8Array = new Uint8Array(32)
-  const batchOf = (batch: number): Uint8Array => {
-    const entries = Array.from({ length: 1000 }, (_, index) =>
-      encodeImaEntry({ path: `/${batch}/${index}/`.padEnd(4096, "x"), sha256: new Uint8Array(32) }),
-    )
-    for (const { extendDigest } of entries) pcr = sha256(pcr, extendDigest)
-    return concat(...entries.map(({ bytes }) => bytes))
+/** Entries that no boot had before, of paths of `pathLength` characters, batch after batch. */
+class EverNew {
+  pcr: Uint8Array = new Uint8Array(32)
+  #count = 0
+
+  batch(entries: number, pathLength: number, letter = "x"): Uint8Array {
+    const made = Array.from({ length: entries }, () => {
+      const path = `/${(this.#count += 1)}/`.padEnd(pathLength, letter)
+      return encodeImaEntry({ path, sha256: new Uint8Array(32) })
+    })
+    for (const { extendDigest } of made) this.pcr = sha256(this.pcr, extendDigest)
+    return concat(...made.map(({ bytes }) => bytes))
   }
-  for (let batch = 0; batch < 4; batch += 1) {
-    const bytes = batchOf(batch)
-    log.advance(bytes, log.nextOffset, pcr)
+}
+
+describe("a log of ever new files", () => {
+  test("with long paths is refused before it fills memory, and for the rest of the boot", () => {
+    const log = new MeasurementLog()
+    const made = new EverNew()
+    log.advance(made.batch(500, 4096), 0, made.pcr)
+    log.add(made.batch(500, 4096), log.nextOffset)
+    expect(codeOf(() => log.match(made.pcr))).toBe("evidence_malformed")
+    expect(log.seenCount).toBe(500)
+    expect(codeOf(() => log.add(new Uint8Array(1), log.nextOffset))).toBe("evidence_malformed")
+  })
+
+  test("with short paths is, too, and what was proven before stays", () => {
+    const log = new MeasurementLog()
+    const made = new EverNew()
+    for (let batch = 0; batch < 32; batch += 1) log.advance(made.batch(1024, 9), log.nextOffset, made.pcr)
+    expect(log.seenCount).toBe(32_768)
+    log.add(made.batch(1, 9), log.nextOffset)
+    expect(codeOf(() => log.match(made.pcr))).toBe("evidence_malformed")
+    expect(log.seenCount).toBe(32_768)
+  })
+
+  test("of which none was proven leaves room for the honest one", () => {
+    const log = new MeasurementLog()
+    const made = new EverNew()
+    for (let round = 0; round < 3; round += 1) {
+      log.add(made.batch(400, 4096), 0)
+      log.dropPending()
+    }
+    expect(log.advance(LOG, 0, LAST)).toHaveLength(8)
+    expect(paths([...log.seen])).toEqual(paths(entriesFrom(0)))
+  })
+})
+
+describe("the work for a log", () => {
+  /** Processor time of this thread, whatever else the machine does. */
+  const usedMs = (): number => {
+    const { user, system } = process.threadCpuUsage()
+    return (user + system) / 1000
   }
-  const last = batchOf(4)
-  expect(codeOf(() => log.advance(last, log.nextOffset, pcr))).toBe("evidence_malformed")
-  expect(log.seenCount).toBeLessThan(5000)
-  expect(codeOf(() => log.add(new Uint8Array(1), log.nextOffset))).toBe("evidence_malformed")
+
+  test("is done as it comes: a quote finds its place among 30,000 entries in a moment", () => {
+    const log = new MeasurementLog()
+    const made = new EverNew()
+    const bytes = made.batch(30_000, 20)
+    for (let at = 0; at < bytes.length; at += 48 * 1024) log.add(bytes.subarray(at, at + 48 * 1024), at)
+    const began = usedMs()
+    expect(codeOf(() => new MeasurementLog().match(made.pcr))).toBe("evidence_log_mismatch")
+    expect(log.match(made.pcr)).toHaveLength(30_000)
+    expect(usedMs() - began).toBeLessThan(60)
+  })
+
+  test("is done once for each entry, however often a quote comes", () => {
+    const log = new MeasurementLog()
+    const made = new EverNew()
+    log.add(made.batch(20_000, 20), 0)
+    const later = made.batch(1, 20)
+    const began = usedMs()
+    for (let quote = 0; quote < 100; quote += 1) expect(log.match(log.pcr10)).toEqual([])
+    log.add(later, log.nextOffset)
+    expect(log.match(made.pcr)).toHaveLength(20_001)
+    expect(usedMs() - began).toBeLessThan(100)
+  })
 })
