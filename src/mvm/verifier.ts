@@ -11,6 +11,7 @@ import type { Check } from "../tcb/measurement/check.ts"
 import { checkEventLog, parseEventLog, type FirmwareEvent } from "../tcb/measurement/event-log.ts"
 import { launchMeasured, type Launch } from "../tcb/measurement/launch.ts"
 import type { Measured } from "../tcb/measurement/reference-table.ts"
+import { KeptClock } from "./kept-clock.ts"
 import { evidenceRecord, rejudged, type EvidenceRecord } from "./evidence/record.ts"
 import type { BootName, EvidenceStore } from "./evidence/store.ts"
 import { formatReference } from "./reference/file.ts"
@@ -75,9 +76,6 @@ export interface VerifierParts {
   readonly store: EvidenceStore
 }
 
-/** Between two readings of a boot that are written down. */
-const CLOCK_PERIOD_MS = 60_000
-
 export class Verifier {
   readonly #record: VmRecord
   readonly #parts: VerifierParts
@@ -93,9 +91,7 @@ export class Verifier {
   #quote: VerifiedQuote | undefined
   /** The resetCount of the boot the MVM started; a quote must show exactly this. */
   #expectedReset: number | undefined
-  #clock: ClockReading | undefined
-  /** When, and of which reading, `onClock` was last told. */
-  #clockKept: { readonly clock: ClockReading; readonly atMs: number } | undefined
+  readonly #clock: KeptClock
   #sticky: MvmError | undefined
   #appraisal: Appraisal | undefined
   #sinceMs = Date.now()
@@ -104,6 +100,7 @@ export class Verifier {
   constructor(record: VmRecord, parts: VerifierParts) {
     this.#record = record
     this.#parts = parts
+    this.#clock = new KeptClock((clock) => parts.onClock(clock))
     this.#log = this.#freshLog()
   }
 
@@ -166,8 +163,7 @@ export class Verifier {
     this.#appraiser = undefined
     this.#appraisal = undefined
     this.#quote = undefined
-    this.#clock = clock
-    this.#clockKept = undefined
+    this.#clock.begin(clock)
     this.#sticky = undefined
     this.#sinceMs = Date.now()
   }
@@ -194,9 +190,15 @@ export class Verifier {
     this.#log.dropPending()
   }
 
-  /** A piece of the log. Trust: any bytes. @throws MvmError `evidence_log_offset` and alike. */
+  /**
+   * A piece of the log; not looked at while the evidence of this boot is broken, as nothing would come of it.
+   *
+   * Trust: any bytes.
+   *
+   * @throws MvmError `evidence_log_offset` and alike.
+   */
   addLog(offset: number, entries: Uint8Array): void {
-    this.#log.add(entries, offset)
+    if (!this.#isBroken) this.#log.add(entries, offset)
   }
 
   /**
@@ -245,10 +247,7 @@ export class Verifier {
 
   /** Writes the last reading down, before the MVM stops. */
   keepClock(): void {
-    const clock = this.#clock
-    if (!clock || clock === this.#clockKept?.clock) return
-    this.#clockKept = { clock, atMs: performance.now() }
-    this.#parts.onClock(clock)
+    this.#clock.keep()
   }
 
   /**
@@ -275,6 +274,7 @@ export class Verifier {
     let appraisal: Appraisal
     try {
       const quote = this.#verify(session, evidence)
+      if (this.#isBroken) this.refuseDistrusted()
       const entries = this.#log.match(quote.pcrs[IMA_PCR] as Uint8Array)
       this.#quote = quote
       this.#appraiser ??= this.#freshAppraiser()
@@ -288,6 +288,11 @@ export class Verifier {
     if (this.#sticky) throw this.#sticky
     if (appraisal.verdict !== "trusted") throw this.#noReference()
     return { verdict: "trusted", kind: session.kind, record: this.#lastRecord } as AppraisedEvidence
+  }
+
+  /** The distrust in force is of the evidence itself: only the next boot ends it. */
+  get #isBroken(): boolean {
+    return this.#sticky !== undefined && this.#sticky.code !== "untrusted"
   }
 
   #recordOf(session: Session, evidence: Evidence, appraisal: Appraisal): EvidenceRecord {
@@ -309,13 +314,12 @@ export class Verifier {
   }
 
   #verify(session: Session, evidence: Evidence): VerifiedQuote {
-    const first = this.#clock === undefined
+    const first = this.#clock.last === undefined
     if (first && this.#expectedReset === undefined) {
       throw new MvmError("evidence_reset", "quote.clockInfo: the MVM saw no boot of this VM", {
         hint: "stop and start the vm through the manager",
       })
     }
-    const kept = this.#clockKept
     const quote = verifyQuote(evidence.quote, {
       attestationKey: this.#record.keys.attestation,
       qualifyingData: evidenceQualifyingData({
@@ -325,11 +329,10 @@ export class Verifier {
         epoch: session.epoch,
         binding: evidence.binding,
       }),
-      lastClock: this.#clock,
+      lastClock: this.#clock.last,
       resetSeen: first && this.#expectedReset !== undefined ? { resetCount: this.#expectedReset } : false,
     })
-    this.#clock = quote.clock
-    if (!kept || performance.now() - kept.atMs >= CLOCK_PERIOD_MS) this.keepClock()
+    this.#clock.read(quote.clock)
     return quote
   }
 
@@ -361,7 +364,7 @@ export class Verifier {
     // Whatever else is held against it: an approval, a wait, or a better log would not make it the boot that it was.
     if (isUnseenReset(error.code)) this.#parts.onUnseenReset(named)
     // An approval ends a distrust of the software: one of the evidence takes its place.
-    const isWorse = this.#sticky?.code === "untrusted" && named.code !== "untrusted"
+    const isWorse = named.code !== "untrusted" && !this.#isBroken
     if (proof && (!this.#sticky || isWorse)) {
       this.#sticky = named
       this.#sinceMs = Date.now()
@@ -390,6 +393,6 @@ export class Verifier {
   }
 
   #boot(): BootName {
-    return { uuid: this.#record.uuid, resetCount: this.#clock?.resetCount ?? this.#expectedReset ?? 0 }
+    return { uuid: this.#record.uuid, resetCount: this.#clock.last?.resetCount ?? this.#expectedReset ?? 0 }
   }
 }

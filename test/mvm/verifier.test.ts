@@ -140,6 +140,20 @@ describe("a distrust", () => {
     expect(vm.verifier.opinion.verdict).toBe("unknown")
   })
 
+  test("of the evidence costs no more work: the log of such a boot is not looked at", () => {
+    const vm = new Setting()
+    expect(vm.appraise({ extra: random(32) })).toBe("evidence_log_mismatch")
+    const { nextOffset } = vm.verifier
+    vm.verifier.addLog(nextOffset, new Uint8Array(1 << 20))
+    vm.verifier.addLog(99_999_999, new Uint8Array(1))
+    expect([vm.verifier.nextOffset, vm.appraise()]).toEqual([nextOffset, "evidence_log_mismatch"])
+    // Its clock still is: a reset ends the VM, whatever else it did.
+    expect([vm.appraise({ counts: [RESETS + 1, 0] }), vm.resets]).toEqual([
+      "evidence_log_mismatch",
+      ["evidence_reset"],
+    ])
+  })
+
   test("kept from before a restart of the MVM ends with an approval too, if it was of the software", () => {
     const vm = new Setting()
     vm.verifier.restoreDistrust(new MvmError("untrusted", "web: /bin/x"), 0)
