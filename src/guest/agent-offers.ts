@@ -56,6 +56,13 @@ export class AgentOffers {
     return fields.offerId
   }
 
+  /** Ids of what `session` waits with. */
+  of(session: CommandSession): number[] {
+    return [...this.#offers.values()]
+      .filter((offer) => offer.session === session)
+      .map(({ fields }) => fields.offerId)
+  }
+
   /** Takes it off; undefined when it is gone already. */
   take(offerId: number): HeldOffer | undefined {
     const offer = this.#offers.get(offerId)

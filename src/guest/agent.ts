@@ -203,6 +203,7 @@ export class Agent implements SessionHost {
   }
 
   forgetSession(session: CommandSession): void {
+    for (const offerId of this.#offers.of(session)) this.withdrawOffer(offerId)
     this.#offers.names.release(session)
   }
 

@@ -36,7 +36,7 @@ export interface SessionHost {
   withdrawOffer(offerId: number): void
   /** What is deposited for a service is its owner's. @throws MvmError `refused` when that is another user */
   claimService(session: CommandSession, service: string, uid: number): void
-  /** The command is gone: service names that it registered may be others'. */
+  /** The command is gone: so are its offers, and service names that it registered may be others'. */
   forgetSession(session: CommandSession): void
   registerChannel(session: CommandSession, channel: AgentChannel): void
   forgetChannel(key: string): void
@@ -54,11 +54,12 @@ export class CommandSession {
   readonly #program: Program
   readonly #link: LocalLink<"agent">
   #allocRequest: number | undefined
-  #offerId: number | undefined
   #offerShare: Uint8Array | undefined
   #challenge: Fields<"CHALLENGE"> | undefined
   #offered: Omit<LocalFields<"OFFER">, "share"> | undefined
   #busy = false
+  /** It offered or asked already. */
+  #isMeeting = false
   #ended = false
   #failed = false
   readonly #gone = new AbortController()
@@ -93,7 +94,6 @@ export class CommandSession {
     this.#host.forgetSession(this)
     this.#deposits?.ended()
     if (this.#allocRequest !== undefined) this.#host.toMvm("CANCEL", { cancels: this.#allocRequest })
-    if (this.#offerId !== undefined) this.#host.withdrawOffer(this.#offerId)
     const { channel } = this
     // Its last FIN or RECEIPT may still be with the vTPM.
     if (channel) void this.#finished.finally(() => this.#leave(channel, "ABORT", "the command ended"))
@@ -103,7 +103,6 @@ export class CommandSession {
   async challenged(message: NamedMessage<"CHALLENGE">): Promise<void> {
     if (!this.#offerShare || this.#challenge) throw new MvmError("refused", "the offer is gone")
     this.#challenge = message.fields
-    this.#offerId = undefined
     await this.#host.channels.answer(message, this.#offerShare, this.#program)
   }
 
@@ -159,8 +158,10 @@ export class CommandSession {
         return this.#start(async () => this.tell("PEER_LIST", await this.#host.peers(this.#program, after)))
       }
       case "OPEN":
+        this.#meetOnce()
         return this.#start(() => this.#open(message.fields))
       case "OFFER":
+        this.#meetOnce()
         return this.#start(() => this.#offer(message.fields))
       case "KICK":
         return this.#host.toMvm("KICK", this.#mustHave().kick)
@@ -195,6 +196,12 @@ export class CommandSession {
     return this.#deposits
   }
 
+  /** A connection waits or asks for one channel in its life: an offer that another replaced would be nobody's. */
+  #meetOnce(): void {
+    if (this.#isMeeting) throw new MvmError("protocol", "one channel a connection")
+    this.#isMeeting = true
+  }
+
   #start(work: () => Promise<void>): void {
     if (this.#busy || this.channel) throw new MvmError("protocol", "one request at a time")
     this.#busy = true
@@ -226,8 +233,8 @@ export class CommandSession {
 
   async #register({ service, source, role }: Omit<LocalFields<"OFFER">, "share">): Promise<void> {
     this.#challenge = undefined
-    this.#offerId = await this.#host.registerOffer(this, { service, source, role, program: this.#program })
-    if (this.#ended) this.#host.withdrawOffer(this.#offerId)
+    const offerId = await this.#host.registerOffer(this, { service, source, role, program: this.#program })
+    if (this.#ended) this.#host.withdrawOffer(offerId)
   }
 
   /** A new life of the MVM knows nothing of a channel that was not open yet: the command waits again. */
