@@ -30,7 +30,7 @@ export interface ChannelKeys {
 
 /**
  * Extract with the transcript hash as salt, then expand once a direction: two ends that saw different decisions,
- * addresses or shares get unrelated keys.
+ * addresses or shares get unrelated keys. What lies between is wiped; shares and keys are the caller's to wipe.
  *
  * Trust: `peerShare` comes from the peer by way of the MVM; a low-order one is refused.
  *
@@ -43,10 +43,14 @@ export function channelKeys(
   peerShare: Uint8Array,
   transcript: Uint8Array,
 ): ChannelKeys {
-  const prk = hkdfExtract(transcript, x25519Shared(ownPrivateShare, peerShare))
+  const shared = x25519Shared(ownPrivateShare, peerShare)
+  const prk = hkdfExtract(transcript, shared)
+  shared.fill(0)
   const key = (direction: string): Uint8Array =>
     hkdfExpand(prk, encodeFields("mvm channel key v1", [direction, transcript]), AES256_KEY_BYTES)
-  return { askerToAnswerer: key("asker to answerer"), answererToAsker: key("answerer to asker") }
+  const keys = { askerToAnswerer: key("asker to answerer"), answererToAsker: key("answerer to asker") }
+  prk.fill(0)
+  return keys
 }
 
 /** K' = HKDF-Expand(K, "rekey"): nobody who later learns K' gets back to K. */

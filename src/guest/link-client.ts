@@ -231,6 +231,7 @@ export class LinkClient {
     }
     const keys = linkKeys(x25519Shared(hello.pair.privateKey, fields.mvmShare), transcript)
     this.link.adoptKeys(fields.epoch, keys.toMvm, keys.toGuest)
+    for (const key of Object.values(keys)) key.fill(0)
     this.#readBytes = 0
     this.#saidReadBytes = 0
     void this.#prove(fields)

@@ -27,7 +27,7 @@ import {
   createPublicKey,
   createSecretKey,
   diffieHellman,
-  randomBytes,
+  randomFillSync,
   sign,
   verify,
   type CipherGCM,
@@ -72,7 +72,7 @@ export interface Sealed {
 
 /** Cryptographically secure random bytes. */
 export function random(lengthBytes: number): Uint8Array {
-  return plain(randomBytes(lengthBytes))
+  return randomFillSync(unmoved(lengthBytes))
 }
 
 /** 32-byte SHA-256 of the concatenation of `parts`. @spec FIPS 180-4 */
@@ -121,8 +121,9 @@ export function p256Generate(): KeyPair {
   ecdh.generateKeys()
   // The runtime drops leading zero bytes of the scalar.
   const scalar = ecdh.getPrivateKey()
-  const privateKey = new Uint8Array(P256_PRIVATE_BYTES)
+  const privateKey = unmoved(P256_PRIVATE_BYTES)
   privateKey.set(scalar, P256_PRIVATE_BYTES - scalar.length)
+  scalar.fill(0)
   return { privateKey, publicKey: plain(ecdh.getPublicKey()) }
 }
 
@@ -192,7 +193,7 @@ export function p256Ecdh(privateKey: Uint8Array, publicKey: Uint8Array): Uint8Ar
   try {
     const ecdh = createECDH("prime256v1")
     ecdh.setPrivateKey(privateKey)
-    return plain(ecdh.computeSecret(publicKey))
+    return taken(ecdh.computeSecret(publicKey))
   } catch (cause) {
     throw new MvmError("signature", "p256.publicKey: not a point of the curve", { cause })
   }
@@ -222,7 +223,7 @@ export function x25519Shared(privateKey: Uint8Array, publicKey: Uint8Array): Uin
       format: "der",
       type: "spki",
     })
-    shared = plain(diffieHellman({ privateKey: x25519Private(privateKey), publicKey: peer }))
+    shared = taken(diffieHellman({ privateKey: x25519Private(privateKey), publicKey: peer }))
   } catch (cause) {
     throw new MvmError("protocol", "x25519.publicKey: a point of low order", { cause })
   }
@@ -357,11 +358,14 @@ function p256Import(publicKey: Uint8Array): KeyObject {
 }
 
 function x25519Private(privateKey: Uint8Array): KeyObject {
-  return createPrivateKey({
-    key: Buffer.from(concat(X25519_PKCS8, privateKey)),
-    format: "der",
-    type: "pkcs8",
-  })
+  const der = Buffer.from(unmoved(X25519_PKCS8.length + X25519_BYTES).buffer)
+  der.set(X25519_PKCS8)
+  der.set(privateKey, X25519_PKCS8.length)
+  try {
+    return createPrivateKey({ key: der, format: "der", type: "pkcs8" })
+  } finally {
+    der.fill(0)
+  }
 }
 
 function importKey(make: () => KeyObject): KeyObject {
@@ -373,6 +377,22 @@ function importKey(make: () => KeyObject): KeyObject {
 }
 
 /** A Buffer as the Uint8Array it wraps: Buffer.slice and toString differ, and nothing outside should meet them. */
+/**
+ * Bytes that stay where they are, so that wiping them wipes all there is. A short typed array lies in the collector's
+ * heap until its buffer is asked for (as `subarray` does), and that leaves a copy there.
+ */
+function unmoved(lengthBytes: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new ArrayBuffer(lengthBytes))
+}
+
+/** A secret that the runtime made, out of its hands. */
+function taken(secret: Buffer): Uint8Array {
+  const bytes = unmoved(secret.length)
+  bytes.set(secret)
+  secret.fill(0)
+  return bytes
+}
+
 function plain(buffer: Uint8Array): Uint8Array {
   return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)
 }

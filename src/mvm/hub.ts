@@ -215,6 +215,7 @@ export class Hub {
       const keys = linkKeys(x25519Shared(pair.privateKey, fields.guestShare), transcript)
       pair.privateKey.fill(0)
       member.link.offerKeys(transcript.epoch, keys.toGuest, keys.toMvm)
+      for (const key of Object.values(keys)) key.fill(0)
       member.link.send("WELCOME", {
         version: PROTOCOL_VERSION,
         vmUuid: transcript.vmUuid,

@@ -48,7 +48,7 @@ export const AES_256_GCM: Aead = { id: 0x0002, keyBytes: 32 }
 
 /** Who opens. */
 export interface Recipient {
-  /** Multiplies a 65-byte point, already checked to be on the curve; resolves with the 32-byte x-coordinate */
+  /** Multiplies a 65-byte point, already checked to be on the curve; resolves with the 32-byte x-coordinate, to wipe */
   readonly zgen: (point65: Uint8Array) => Promise<Uint8Array>
   /** 65 bytes */
   readonly recipientPublic65: Uint8Array
@@ -67,9 +67,11 @@ export async function hpkeSeal(
 ): Promise<Uint8Array> {
   const ephemeral = p256Generate()
   const dh = p256Ecdh(ephemeral.privateKey, recipientPublic65)
-  const shared = kemSharedSecret(dh, ephemeral.publicKey, recipientPublic65)
-  const { key, baseNonce } = keySchedule(shared, info, AES_256_GCM)
-  return concat(ephemeral.publicKey, aes256gcmSeal(key, baseNonce, EMPTY, plaintext))
+  ephemeral.privateKey.fill(0)
+  const { key, baseNonce } = keyOf(dh, { enc: ephemeral.publicKey, recipientPublic65, info })
+  const sealed = concat(ephemeral.publicKey, aes256gcmSeal(key, baseNonce, EMPTY, plaintext))
+  key.fill(0)
+  return sealed
 }
 
 /**
@@ -93,15 +95,33 @@ export async function hpkeOpen(
   if (!isP256PublicKey(enc)) throw new MvmError("integrity", "hpke.enc: not a point of the curve")
   const dh = await recipient.zgen(enc)
   if (dh.length !== SHA256_BYTES) throw new MvmError("tpm", `hpke.zgen: ${dh.length} bytes, not 32`)
-  const shared = kemSharedSecret(dh, enc, recipient.recipientPublic65)
-  const { key, baseNonce } = keySchedule(shared, info, AES_256_GCM)
-  return aes256gcmOpen(key, baseNonce, EMPTY, sealed.subarray(P256_PUBLIC_BYTES))
+  const { recipientPublic65 } = recipient
+  const { key, baseNonce } = keyOf(dh, { enc, recipientPublic65, info })
+  try {
+    return aes256gcmOpen(key, baseNonce, EMPTY, sealed.subarray(P256_PUBLIC_BYTES))
+  } finally {
+    key.fill(0)
+  }
+}
+
+/** The key of one message; `dh`, and what lies between, is wiped. */
+function keyOf(
+  dh: Uint8Array,
+  to: { enc: Uint8Array; recipientPublic65: Uint8Array; info: Uint8Array },
+): { key: Uint8Array; baseNonce: Uint8Array } {
+  const shared = kemSharedSecret(dh, to.enc, to.recipientPublic65)
+  dh.fill(0)
+  const keys = keySchedule(shared, to.info, AES_256_GCM)
+  shared.fill(0)
+  return keys
 }
 
 /** ExtractAndExpand: 32 bytes. @spec RFC 9180 §4.1 */
 export function kemSharedSecret(dh: Uint8Array, enc: Uint8Array, recipientPublic65: Uint8Array): Uint8Array {
   const prk = labeledExtract(KEM_SUITE, EMPTY, "eae_prk", dh)
-  return labeledExpand(KEM_SUITE, prk, "shared_secret", concat(enc, recipientPublic65), SHA256_BYTES)
+  const shared = labeledExpand(KEM_SUITE, prk, "shared_secret", concat(enc, recipientPublic65), SHA256_BYTES)
+  prk.fill(0)
+  return shared
 }
 
 /** KeySchedule in base mode. @spec RFC 9180 §5.1 */
@@ -117,15 +137,20 @@ export function keySchedule(
     labeledExtract(suite, EMPTY, "info_hash", info),
   )
   const secret = labeledExtract(suite, sharedSecret, "secret", EMPTY)
-  return {
+  const keys = {
     key: labeledExpand(suite, secret, "key", context, aead.keyBytes),
     baseNonce: labeledExpand(suite, secret, "base_nonce", context, GCM_NONCE_BYTES),
   }
+  secret.fill(0)
+  return keys
 }
 
 /** @spec RFC 9180 §4 */
 function labeledExtract(suite: Uint8Array, salt: Uint8Array, label: string, ikm: Uint8Array): Uint8Array {
-  return hkdfExtract(salt, concat(HPKE_V1, suite, utf8(label), ikm))
+  const labeled = concat(HPKE_V1, suite, utf8(label), ikm)
+  const prk = hkdfExtract(salt, labeled)
+  labeled.fill(0)
+  return prk
 }
 
 /** @spec RFC 9180 §4 */

@@ -48,13 +48,16 @@ export function welcomeMessage(transcript: LinkTranscript): Uint8Array {
 }
 
 /**
- * The link's HMAC keys, 32 bytes each.
+ * The link's HMAC keys, 32 bytes each, for the caller to wipe once they are in use.
  *
- * @param shared 32-byte X25519 shared secret
+ * @param shared 32-byte X25519 shared secret; wiped
  * @spec RFC 5869
  */
 export function linkKeys(shared: Uint8Array, transcript: LinkTranscript): LinkKeys {
   const salt = sha256(welcomeMessage(transcript))
-  const okm = hkdfExpand(hkdfExtract(salt, shared), encodeFields("mvm link keys v1", []), 64)
-  return { toGuest: okm.slice(0, 32), toMvm: okm.slice(32, 64) }
+  const prk = hkdfExtract(salt, shared)
+  const okm = hkdfExpand(prk, encodeFields("mvm link keys v1", []), 64)
+  const keys = { toGuest: okm.slice(0, 32), toMvm: okm.slice(32, 64) }
+  for (const secret of [shared, prk, okm]) secret.fill(0)
+  return keys
 }
