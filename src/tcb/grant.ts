@@ -49,9 +49,7 @@ const TAG_BYTES = 16
 const MAX_PATH_BYTES = 512
 
 export async function sealGrant(seal: SealGrant): Promise<Uint8Array> {
-  const { laddress, tag, path, offset, lengthBytes, ringBytes } = seal.grant
-  const plaintext = encodeFields(LABEL, [laddress, tag, path, offset, lengthBytes, ringBytes])
-  return hpkeSeal(seal.recipientKey, grantInfo(seal), plaintext)
+  return hpkeSeal(seal.recipientKey, grantInfo(seal), encodeGrant(seal.grant))
 }
 
 /**
@@ -73,6 +71,11 @@ export async function openGrant(
 
 function grantInfo(context: GrantContext): Uint8Array {
   return encodeFields("mvm grant v1", [context.channelId, context.recipientUuid, context.context])
+}
+
+/** What is sealed. */
+export function encodeGrant({ laddress, tag, path, offset, lengthBytes, ringBytes }: Grant): Uint8Array {
+  return encodeFields(LABEL, [laddress, tag, path, offset, lengthBytes, ringBytes])
 }
 
 /** @throws MvmError `protocol` for anything but exactly one grant. */

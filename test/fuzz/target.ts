@@ -18,6 +18,8 @@ export interface Target {
   readonly seeds?: () => readonly Uint8Array[]
   /** Makes an input from the format's own rules. */
   readonly generate?: (random: Random) => Uint8Array
+  /** Results that mean the input was taken, where some mean that it was not. */
+  readonly taken?: RegExp
   /** Words of the format. */
   readonly words?: readonly string[]
   /**
@@ -59,6 +61,8 @@ export function corpusFiles(
 export interface Outcome {
   /** Kind of the result, without what differs from input to input: the feedback that steers the search. */
   readonly signature: string
+  /** The decoder made something of it: what lies behind its checks was reached. */
+  readonly isTaken: boolean
   /** Set for a finding. */
   readonly error?: Error
 }
@@ -67,11 +71,13 @@ export interface Outcome {
 export async function outcomeOf(target: Target, input: Uint8Array): Promise<Outcome> {
   try {
     const result = target.run(input)
-    return { signature: typeof result === "string" ? result : await result }
+    const signature = typeof result === "string" ? result : await result
+    return { signature, isTaken: target.taken?.test(signature) ?? true }
   } catch (error) {
-    if (error instanceof MvmError) return { signature: `${error.code} ${generic(error.message)}` }
+    if (error instanceof MvmError)
+      return { signature: `${error.code} ${generic(error.message)}`, isTaken: false }
     const thrown = error instanceof Error ? error : new Error(String(error))
-    return { signature: `${thrown.name} ${generic(thrown.message)}`, error: thrown }
+    return { signature: `${thrown.name} ${generic(thrown.message)}`, isTaken: false, error: thrown }
   }
 }
 

@@ -5,6 +5,7 @@
  */
 
 import type { Target } from "./target.ts"
+import { AUDIT_TARGETS } from "./targets/audit.ts"
 import { CHANNEL_TARGETS } from "./targets/channel.ts"
 import { HOST_TARGETS } from "./targets/host.ts"
 import { MEASUREMENT_TARGETS } from "./targets/measurement.ts"
@@ -18,6 +19,7 @@ export const TARGETS: readonly Target[] = [
   ...TPM_TARGETS,
   ...MEASUREMENT_TARGETS,
   ...HOST_TARGETS,
+  ...AUDIT_TARGETS,
   ...SERVICE_TARGETS,
 ]
 

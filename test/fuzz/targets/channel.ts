@@ -13,7 +13,6 @@ import { RingSink, RingSource } from "../../../src/channel/ring-records.ts"
 import { Sealer } from "../../../src/channel/sealer.ts"
 import { concat, equalBytes } from "../../../src/lib/bytes.ts"
 import { p256Ecdh, p256PublicKey, sha256 } from "../../../src/lib/crypto.ts"
-import { encodeFields } from "../../../src/lib/encoding.ts"
 import { EMPTY, RingConsumer } from "../../../src/ring/consumer.ts"
 import {
   HEADER_PAGE_BYTES,
@@ -23,7 +22,7 @@ import {
   regionOf,
 } from "../../../src/ring/layout.ts"
 import { NO_ROOM, RingProducer } from "../../../src/ring/producer.ts"
-import { decodeGrant } from "../../../src/tcb/grant.ts"
+import { decodeGrant, encodeGrant } from "../../../src/tcb/grant.ts"
 import { hpkeOpen, hpkeSeal } from "../../../src/tcb/hpke.ts"
 import type { Random } from "../random.ts"
 import { promise, type Target } from "../target.ts"
@@ -72,13 +71,17 @@ const decision: Target = {
 
 const grant: Target = {
   name: "grant",
-  seeds: () => [encodeFields("mvm region v1", [KEY.subarray(16), 0, 12288, 4096])],
+  seeds: () => {
+    const region = { laddress: KEY.subarray(16), offset: 4096, lengthBytes: 12288, ringBytes: 4096 }
+    return [
+      encodeGrant({ ...region, tag: new Uint8Array(0), path: "" }),
+      encodeGrant({ ...region, tag: KEY.subarray(16), path: "" }),
+      encodeGrant({ ...region, tag: new Uint8Array(0), path: "/proc/4711/fd/9" }),
+    ]
+  },
+  words: ["/", "\u0000", "/proc/self/fd/0", "/dev/shm/../../etc/passwd"],
   run: (input) => {
-    const { laddress, offset, lengthBytes, ringBytes } = decodeGrant(input)
-    promise(
-      equalBytes(encodeFields("mvm region v1", [laddress, offset, lengthBytes, ringBytes]), input),
-      "another encoding",
-    )
+    promise(equalBytes(encodeGrant(decodeGrant(input)), input), "another encoding")
     return "grant"
   },
 }
@@ -125,6 +128,7 @@ function ringInput(random: Random, fill: (memory: ReturnType<typeof memoryOf>) =
 
 const ring: Target = {
   name: "ring",
+  taken: /^[1-8]/,
   generate: (random) =>
     ringInput(random, ({ aToB }) => {
       const producer = new RingProducer(aToB)
@@ -170,6 +174,7 @@ const CONTENT = new Uint8Array(3000).map((_, index) => index * 7)
 function records(isolation: "arena" | "dedicated"): Target {
   return {
     name: `records-${isolation}`,
+    taken: /^ended after some/,
     generate: (random) =>
       ringInput(random, ({ aToB }) => {
         const sealer = new Sealer(KEY, new RingSink(new RingProducer(aToB)))
@@ -213,13 +218,25 @@ function drain(source: RingSource | QueueSource): string {
   return `${opener.ended ? "ended" : "cut"} after ${bytes > 0 ? "some" : "nothing"}`
 }
 
-/** Records of the relay: u16 length and bytes each. */
+const RELAY_WINDOW_BYTES = 4096
+/** Of a length: another part of the record follows. */
+const MORE = 0x8000
+
+/** Records of the relay, whole or in parts: u16 {@link MORE} and length, and bytes each. */
 const relay: Target = {
   name: "records-relay",
+  taken: /^ended after some/,
   generate: (random) => {
     const parts: Uint8Array[] = []
-    const put = (record: Uint8Array) =>
-      parts.push(Uint8Array.of(record.length >> 8, record.length & 0xff), record)
+    const part = (bytes: Uint8Array, more: number) => {
+      const length = bytes.length | more
+      parts.push(Uint8Array.of(length >> 8, length & 0xff), bytes)
+    }
+    const put = (record: Uint8Array) => {
+      const cut = random.once(4) ? random.below(record.length) : 0
+      if (cut > 0) part(record.subarray(0, cut), MORE)
+      part(record.subarray(cut), 0)
+    }
     const waiting: Uint8Array[] = []
     const sealer = new Sealer(KEY, {
       maxPayloadBytes: 16384,
@@ -241,10 +258,11 @@ const relay: Target = {
     return concat(...parts)
   },
   run: (input) => {
-    const source = new QueueSource(8)
+    const source = new QueueSource(RELAY_WINDOW_BYTES)
     for (let at = 0; at + 2 <= input.length;) {
-      const length = (input[at]! << 8) | input[at + 1]!
-      source.push(input.slice(at + 2, at + 2 + length))
+      const head = (input[at]! << 8) | input[at + 1]!
+      const length = head & ~MORE
+      source.push(input.slice(at + 2, at + 2 + length), (head & MORE) !== 0)
       at += 2 + length
     }
     return drain(source)

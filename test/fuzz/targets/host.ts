@@ -1,13 +1,10 @@
 /**
  * @module test/fuzz/targets/host
  *
- * What operators bring: policy, reference values and images, evidence and audit exports from elsewhere, requests on
- * the control socket, sizes and times; and the MVM's own files, torn.
+ * What operators bring: policy, reference values and images, evidence from elsewhere, requests on the control
+ * socket, sizes and times.
  */
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import { fromUtf8, toHex, utf8 } from "../../../src/lib/bytes.ts"
 import { p256PublicKey, p256Sign, sha256 } from "../../../src/lib/crypto.ts"
 import { MvmError } from "../../../src/lib/errors.ts"
@@ -23,15 +20,6 @@ import { cpioReference } from "../../../src/mvm/reference/cpio.ts"
 import { formatReference, parseReference } from "../../../src/mvm/reference/file.ts"
 import { parseSha256sum } from "../../../src/mvm/reference/sha256sum.ts"
 import { parseSigningKey, verifySignedReference } from "../../../src/mvm/reference/signature.ts"
-import {
-  canonicalBody,
-  exportLine,
-  GENESIS,
-  headMessage,
-  rowHash,
-  verifyExport,
-} from "../../../src/mvm/state/audit-chain.ts"
-import { AuditHeadFile } from "../../../src/mvm/state/audit-head.ts"
 import { LineReader } from "../../../src/platform/json-rpc.ts"
 import { mutateJson } from "../json.ts"
 import type { Random } from "../random.ts"
@@ -88,6 +76,7 @@ const POLICY_LINES = [
 
 const policy: Target = {
   name: "policy",
+  taken: /^allow/,
   seeds: () => [utf8(POLICY)],
   words: [
     "[[rule]]",
@@ -106,12 +95,16 @@ const policy: Target = {
     "1e400",
     "-0",
   ],
-  generate: (random) => utf8(linesOf(random, POLICY_LINES).join("\n")),
+  generate: (random) => {
+    const lines = linesOf(random, POLICY_LINES)
+    return utf8((random.once(3) ? [POLICY, ...lines.slice(0, 4)] : lines).join("\n"))
+  },
   run: (input) => {
     const parsed = parsePolicy(textOf(input), "policy.toml")
     lint(parsed)
     const party = (name: string) => ({ name, tags: ["front"] })
-    const decision = decide(parsed, { service: "log-a", from: party("web"), to: party("b") })
+    const program = { path: "/usr/bin/mvm", digest: HEX }
+    const decision = decide(parsed, { service: "log-a", from: party("web"), to: party("b"), program })
     promise(decision.action === "deny" || parsed.rules.length > 0, "allowed without a rule")
     return decision.action
   },
@@ -123,6 +116,7 @@ function linesOf(random: Random, from: readonly string[]): string[] {
 
 const pattern: Target = {
   name: "policy-pattern",
+  taken: /^pattern true/,
   seeds: () =>
     ["a*b?c\u0000aXbYc", "*a*a*a*a*a*\u0000aaaaaaaaaaaaaaaaaaaaaaaaaaaab", "tag:x\u0000y"].map(utf8),
   words: ["*", "?", "tag:", "@any", "\u0000", "a"],
@@ -240,6 +234,7 @@ function signedBundle(random: Random): Uint8Array {
 
 const bundle: Target = {
   name: "evidence-bundle",
+  taken: /^held \/ held$/,
   seeds: () => [utf8('{"format":"mvm evidence 1"}')],
   generate: signedBundle,
   words: ['"ends":[]', "null", "{}", "[]", '""', '"logs":', '"mvmKey":', "1e999", '"__proto__":'],
@@ -282,58 +277,11 @@ const body: Target = {
   },
 }
 
-/** A chain that holds, under a key that is known here; then some of its lines changed. */
-function auditLines(random: Random): Uint8Array {
-  const lines: string[] = []
-  let previous = GENESIS
-  for (let sequence = 1; sequence <= 1 + random.below(4); sequence++) {
-    const body = canonicalBody({
-      pid: random.below(9),
-      text: random.pick(["", "a\nb", "\u2028"]),
-      list: [1, null],
-    })
-    const row = { sequence, timeMs: sequence, kind: "mvm_start", body }
-    const hash = rowHash(previous, row)
-    const signature = p256Sign(PRIVATE, headMessage(sequence, hash))
-    const line = exportLine({ ...row, hash, signature }, previous)
-    lines.push(random.once(3) ? (JSON.stringify(mutateJson(random, JSON.parse(line))) ?? "null") : line)
-    previous = hash
-  }
-  return utf8(lines.join("\n"))
-}
-
-const auditExport: Target = {
-  name: "audit-export",
-  generate: auditLines,
-  words: ["\n", '"sequence":2', "null", "1e999", '"body":', "{}", '"__proto__":{}', "\\ud800", "[", '{"a":'],
-  run: (input) => {
-    const lines = textOf(input).split("\n")
-    const { ok, rows } = verifyExport(lines, KEY, { sequence: 3, hash: GENESIS })
-    promise(!ok, "an export without the known row held")
-    const alone = verifyExport(lines, KEY)
-    promise(!alone.ok || alone.rows === lines.filter((line) => line !== "").length, "a line was passed over")
-    return `${Math.min(rows, 3)} rows, ${alone.firstBad?.reason ?? "holds"}`
-  },
-}
-
-const folder = mkdtempSync(join(tmpdir(), "mvm-fuzz-"))
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }))
-
-const auditHead: Target = {
-  name: "audit-head",
-  seeds: () => [utf8(`{"sequence":5,"hash":"${HEX}","signature":"${HEX}${HEX}"}`.padEnd(511) + "\n")],
-  run: (input) => {
-    const path = join(folder, "audit.head")
-    writeFileSync(path, input)
-    const head = new AuditHeadFile(path).read()
-    return typeof head === "string" ? head : "head"
-  },
-}
-
 const REQUEST = { id: 1, method: "vm.create", params: { name: "a", tags: ["x"], cpus: 2, force: true } }
 
 const controlLine: Target = {
   name: "control-socket",
+  taken: /^held$/,
   generate: (random) => utf8(`${JSON.stringify(mutateJson(random, REQUEST))}\n`),
   seeds: () => [
     utf8('{"id":1,"method":"vm.create","params":{"name":"a","tags":["x"],"cpus":2}}\n{"id":2}\n'),
@@ -367,6 +315,7 @@ function paramsOf(line: string): void {
 
 const units: Target = {
   name: "units",
+  taken: /^held \/ held$/,
   seeds: () => ["1.5 MiB", "250ms", "10", "1e3", "9999999999999999"].map(utf8),
   words: ["K", "MiB", "ms", ".", "-", " ", "\t", "9999999999999999", "00000000000000000000"],
   run: (input) => {
@@ -389,8 +338,6 @@ export const HOST_TARGETS: readonly Target[] = [
   cpio,
   bundle,
   body,
-  auditExport,
-  auditHead,
   controlLine,
   units,
 ]

@@ -85,6 +85,7 @@ function events(random: Random): Uint8Array {
 
 const imaLog: Target = {
   name: "ima-log",
+  taken: /^4/,
   seeds: () => LOGS,
   generate: entries,
   run: (input) => {
@@ -157,6 +158,7 @@ const path: Target = {
 
 const glob: Target = {
   name: "glob",
+  taken: /^match$/,
   seeds: () =>
     ["/usr/**\u0000/usr/lib/a", "/a?*b\u0000/aXb", "**a**b**c**\u0000aaaaaaaaaaaaaaaaaaaaaaaaaaaa"].map(
       (text) => new TextEncoder().encode(text),
@@ -180,14 +182,21 @@ const image: Target = {
 
 const kernel: Target = {
   name: "kernel-image",
-  seeds: () => {
-    const bytes = new Uint8Array(1024)
-    const view = new DataView(bytes.buffer)
-    view.setUint32(0x202, 0x53726448, true)
-    view.setUint16(0x206, 0x20f, true)
-    bytes[0x211] = 1
-    return [bytes]
-  },
+  taken: /^placed$/,
+  // Setup headers of protocol 2.15 and 2.6, loaded high: an initrd where the kernel says, or above 4 GiB.
+  seeds: () =>
+    [0x20f, 0x206].flatMap((protocol) =>
+      [0, 2].map((xloadFlags) => {
+        const bytes = new Uint8Array(1024)
+        const view = new DataView(bytes.buffer)
+        view.setUint32(0x202, 0x53726448, true)
+        view.setUint16(0x206, protocol, true)
+        view.setUint8(0x211, 1)
+        view.setUint32(0x22c, 0x7fffffff, true)
+        view.setUint16(0x236, xloadFlags, true)
+        return bytes
+      }),
+    ),
   run: (input) => {
     const changed = qemuKernelImage(input, { machine: "pc", memoryBytes: 512 << 20, initrdBytes: 4096 })
     promise(changed === undefined || changed.length === input.length, "another length")

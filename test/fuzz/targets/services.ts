@@ -7,7 +7,7 @@
 
 import { RecordReader } from "../../../src/channel/record-bytes.ts"
 import { HEAD_WORDS } from "../../../src/channel/record.ts"
-import { parseStatement } from "../../../src/channel/deposit-statement.ts"
+import { encodeStatement, parseStatement } from "../../../src/channel/deposit-statement.ts"
 import { targetAndService } from "../../../src/cli/guest/service-target.ts"
 import { COPY_MESSAGES } from "../../../src/guest/copy/messages.ts"
 import { checkLinkText, checkName, componentsOf } from "../../../src/guest/copy/names.ts"
@@ -15,7 +15,7 @@ import { parseService } from "../../../src/guest/services/service-file.ts"
 import { SERVICE_REQUESTS, decodeRequest } from "../../../src/guest/services/requests.ts"
 import { addressText, parseAddress } from "../../../src/guest/streams/address.ts"
 import { STREAM_FRAMES, decodeFrame } from "../../../src/guest/streams/frames.ts"
-import { concat, fromUtf8, utf8 } from "../../../src/lib/bytes.ts"
+import { concat, equalBytes, fromUtf8, utf8 } from "../../../src/lib/bytes.ts"
 import { MvmError } from "../../../src/lib/errors.ts"
 import { parseEventLine } from "../../../src/platform/libvirt/events.ts"
 import { messageBytes } from "../grammar.ts"
@@ -42,7 +42,9 @@ const serviceRequest: Target = {
   run: (input) => decodeRequest(input).name,
 }
 
-const SERVICE = `run = ["/usr/bin/tar", "-c", "/srv"]
+/** One file of each kind of service, with every key that goes with it. */
+const SERVICES = [
+  `command = ["/usr/bin/tar", "-c", "/srv"]
 user = "nobody"
 directory = "/srv"
 environment = { LANG = "C" }
@@ -52,13 +54,37 @@ max_runs = 4
 max_time = "5m"
 max_bytes = "1 GiB"
 source = "web"
-`
+`,
+  'tcp = "127.0.0.1:5432"\nsource = "web"\nmax_runs = 2\n',
+  'unix = "/run/db.sock"\neof = "end"\nmax_time = "10s"\n',
+  `copy = "/srv"
+read_only = true
+max_files = 10
+min_free = "1G"
+max_bytes = "1 GiB"
+links = "inside"
+`,
+]
+const SERVICE_LINES = [
+  ...SERVICES.flatMap((file) => file.split("\n")),
+  "write_only = true",
+  "environment = { MVM_X = 1 }",
+  "[environment]",
+  'command = "/bin/true"',
+  'max_time = "0s"',
+  "max_runs = -1",
+]
 
 const serviceFile: Target = {
   name: "service-file",
-  seeds: () => [utf8(SERVICE), utf8('tcp = "127.0.0.1:80"\n'), utf8('copy = "/srv"\n')],
+  seeds: () => SERVICES.map(utf8),
+  generate: (random) => {
+    const more = (): string => random.pick(SERVICE_LINES)
+    const lines = [random.pick(SERVICES), ...Array.from({ length: random.below(4) }, more)]
+    return utf8((random.once(2) ? lines : lines.slice(1)).join("\n"))
+  },
   words: [
-    "run = ",
+    "command = ",
     "tcp = ",
     "unix = ",
     "copy = ",
@@ -81,7 +107,9 @@ const serviceFile: Target = {
 
 const copyNames: Target = {
   name: "copy-names",
-  seeds: () => ["a/b/../c", "/etc/passwd", ".mvm-part-" + "0".repeat(32), "..", "x/./y//z"].map(utf8),
+  taken: /^name link path$/,
+  seeds: () =>
+    ["file.txt", "a/b/../c", "/etc/passwd", ".mvm-part-" + "0".repeat(32), "..", "x/./y//z"].map(utf8),
   words: ["..", "/", ".", "\u0000", "\u001b", "../", "a"],
   run: (input) => {
     const said: string[] = []
@@ -113,17 +141,49 @@ const copyNames: Target = {
   },
 }
 
+const filled = (lengthBytes: number): Uint8Array => new Uint8Array(lengthBytes).fill(lengthBytes)
+
 const statement: Target = {
   name: "deposit-statement",
-  seeds: () => [utf8("mvm deposit statement v1")],
+  seeds: () => [
+    encodeStatement({
+      depositId: filled(16),
+      timeMs: 1_700_000_000_000,
+      expiresMs: 1_700_000_900_000,
+      source: {
+        uuid: filled(16),
+        name: "alpha",
+        identityKey: filled(65),
+        verdict: "trusted",
+        bootId: filled(16),
+        kind: "kernel",
+        program: { path: "/usr/bin/mvm", digest: filled(32) },
+      },
+      targetUuid: filled(16),
+      targetName: "beta",
+      service: "nightly",
+      rule: "policy.toml:3",
+      lengthBytes: 1000,
+      storedBytes: 1100,
+      records: 3,
+      hash: filled(32),
+      nonce: filled(32),
+      epoch: filled(16),
+      programUid: 1000,
+      sourceSignature: filled(64),
+      mvmMeasurement: filled(32),
+    }),
+  ],
+  words: ["untrusted", "agent", "\u0000", "\u001b", "\u202e"],
   run: (input) => {
-    parseStatement(input)
+    promise(equalBytes(encodeStatement(parseStatement(input)), input), "another encoding")
     return "statement"
   },
 }
 
 const keptRecords: Target = {
   name: "kept-records",
+  taken: /^1/,
   generate: (random) =>
     concat(
       ...Array.from({ length: random.below(5) }, () => {
@@ -148,6 +208,7 @@ const keptRecords: Target = {
 
 const address: Target = {
   name: "service-address",
+  taken: /^taken taken$/,
   seeds: () => ["127.0.0.1:80", "[::1]:65535", "unix:/run/x.sock", "/run/x", "db:web"].map(utf8),
   words: [":", "[", "]", "unix:", "/", "65536", "0", "localhost"],
   run: (input) => {
@@ -171,6 +232,7 @@ const address: Target = {
 
 const virsh: Target = {
   name: "virsh-event",
+  taken: /^event$/,
   seeds: () => [
     utf8(`event SHUTDOWN at 1700000000.000001 for domain 'web': {"guest":true,"reason":"guest-reset"}`),
   ],

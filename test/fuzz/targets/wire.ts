@@ -39,6 +39,7 @@ const msgpack: Target = {
 
 const frame: Target = {
   name: "frame",
+  taken: /^[1-4]/,
   seeds: () => [
     encodeFrame(new Uint8Array(0)),
     concat(encodeFrame(new Uint8Array(20)), encodeFrame(new Uint8Array(300), { auth: true })),
@@ -107,6 +108,7 @@ function link(side: "guest" | "mvm"): Target {
   const rowsOfPeer = Object.values(MESSAGES.rows).filter(({ from }) => from === peer || from === "both")
   return {
     name: `link-of-${side}`,
+    taken: /^3 heard/,
     generate: (random) => {
       const sealer = authenticator(peer)
       return frames(random, () => {
@@ -139,6 +141,7 @@ function localLink(side: "agent" | "client"): Target {
   const rowsOfPeer = Object.values(LOCAL_MESSAGES.rows).filter(({ from }) => from === peer || from === "both")
   return {
     name: `local-socket-of-${side}`,
+    taken: /^3/,
     generate: (random) => {
       const count = 1 + random.below(4)
       const parts = Array.from({ length: count }, () =>
