@@ -88,7 +88,7 @@ export class ScriptedMvm {
       onDisconnect: (member) => broker.onDisconnect(member),
       onAbsent: () => {},
       onBoot: async () => {},
-      onQemu: async () => false,
+      onQemu: async () => true,
     })
     closeLater(() => hub.close())
     const channels = new ChannelTable(new ChannelStore(registry.database), log)
@@ -135,11 +135,11 @@ export class ScriptedMvm {
     return new ScriptedMvm(context, broker, watch, folder)
   }
 
-  /** A member with an agent that is linked. */
-  async member(name: string): Promise<ScriptedMember> {
+  /** A member with an agent that is linked: a local endpoint, or a VM that others started and whose log is a kernel's. */
+  async member(name: string, kind: "local" | "external" = "local"): Promise<ScriptedMember> {
     const { registry, hub } = this.context
     const keys = { identity: p256Generate(), attestation: p256Generate(), sealing: p256Generate() }
-    const sample = sampleVm(name, { kind: "local" })
+    const sample = sampleVm(name, { kind })
     const record = {
       ...sample,
       config: { ...sample.config, remeasureSeconds: 3600 },
