@@ -11,7 +11,7 @@ import { BenchHost } from "../bench/host.ts"
 import { openOnce } from "../bench/open.ts"
 import { anonymousBytes } from "./memory.ts"
 
-export const FLOODS = ["garbage", "hello", "requests", "log"] as const
+export const FLOODS = ["garbage", "hello", "requests", "log", "crafted"] as const
 export type Flood = (typeof FLOODS)[number]
 
 export interface FloodResult {
@@ -26,13 +26,15 @@ export interface FloodResult {
 const OPENS = 25
 const SETTLE_MS = 3000
 
-export async function measureFlood(flood: Flood, rounds: number): Promise<FloodResult> {
+/** @param opens in each half of each round */
+export async function measureFlood(flood: Flood, rounds: number, opens = OPENS): Promise<FloodResult> {
   const host = await BenchHost.start()
   let flooder: Bun.Subprocess | undefined
   try {
     for (const name of ["m0", "m1", "evil"]) await host.addMember(name)
     const pair = ["m0", "m1"] as const
-    for (let warm = 0; warm < 3 * OPENS; warm++) await openOnce(host, pair)
+    for (let warm = 0; warm < 3 * opens; warm++) await openOnce(host, pair)
+    await host.must("vm", "set", "evil", "--remeasure", "1s")
     process.kill(host.agentPid("evil"), "SIGKILL")
     const before = anonymousBytes(host.servePid)
     const program = join(import.meta.dir, "flooder.ts")
@@ -45,10 +47,10 @@ export async function measureFlood(flood: Flood, rounds: number): Promise<FloodR
     for (let round = 0; round < rounds; round++) {
       flooder.kill("SIGSTOP")
       await Bun.sleep(200)
-      for (let count = 0; count < OPENS; count++) times.quiet.push(await openOnce(host, pair))
+      for (let count = 0; count < opens; count++) times.quiet.push(await openOnce(host, pair))
       flooder.kill("SIGCONT")
       await Bun.sleep(200)
-      for (let count = 0; count < OPENS; count++) times.flooded.push(await openOnce(host, pair))
+      for (let count = 0; count < opens; count++) times.flooded.push(await openOnce(host, pair))
       grown = Math.max(grown, anonymousBytes(host.servePid) - before)
     }
     const quietP50Ms = median(times.quiet)

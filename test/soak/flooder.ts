@@ -3,18 +3,26 @@
  *
  * A local endpoint whose agent is hostile: it has the endpoint's link to itself and fills it as fast as the MVM reads.
  *
- *   flooder.ts STATE NAME garbage|hello|requests|log TARGET
+ *   flooder.ts STATE NAME garbage|hello|requests|log|crafted TARGET
+ *
+ * `log` repeats zeros that no quote covers; `crafted` is a log of ever new paths that adds up: each is extended into
+ * PCR 10 before it is said, and quoted when the MVM asks.
  */
 
 import { LinkClient } from "../../src/guest/link-client.ts"
+import { EvidenceMaker } from "../../src/guest/evidence.ts"
 import { concat, fromHex } from "../../src/lib/bytes.ts"
-import { random } from "../../src/lib/crypto.ts"
+import { random, sha256 } from "../../src/lib/crypto.ts"
 import { Log } from "../../src/lib/log.ts"
 import { localPaths } from "../../src/platform/local-paths.ts"
 import { connectUnix, type ByteSocket } from "../../src/platform/unix-socket.ts"
+import { NO_BINDING } from "../../src/tcb/binding.ts"
+import { encodeImaEntry } from "../../src/tcb/measurement/ima-encode.ts"
+import { BOOT_AGGREGATE_PCRS, IMA_PCR } from "../../src/tcb/measurement/quote.ts"
 import { connectSwtpm } from "../../src/tpm/swtpm-transport.ts"
 import { GuestVtpm } from "../../src/guest/vtpm.ts"
 import { encodeFrame } from "../../src/wire/frame.ts"
+import type { LinkMessage } from "../../src/wire/link.ts"
 import { MESSAGES, PROTOCOL_VERSION } from "../../src/wire/messages.ts"
 import { encodeMessage } from "../../src/wire/table.ts"
 
@@ -22,6 +30,8 @@ const PROGRAM = { path: "/usr/bin/mvm", digest: new Uint8Array(32), uid: 0 }
 /** Enough on the way to keep the MVM reading without a pause. */
 const BACKLOG_BYTES = 1 << 20
 const BURST = 64
+/** The longest path there is in the kernel's log. */
+const PATH_BYTES = 4000
 
 const [state = "", name = "", mode = "", target = ""] = process.argv.slice(2)
 const paths = localPaths(state, name)
@@ -70,8 +80,14 @@ function hello(): () => Uint8Array {
   return () => burst
 }
 
-/** An agent that proved who it is, and asks without end. */
-async function authenticated(say: (client: LinkClient) => void): Promise<void> {
+interface Agent {
+  readonly client: LinkClient
+  readonly vtpm: GuestVtpm
+  readonly socket: ByteSocket
+}
+
+/** An agent that proved who it is. */
+async function join(onMessage: (message: LinkMessage, agent: Agent) => void): Promise<Agent> {
   const boot = await connectUnix(paths.link)
   boot.write(encodeFrame(encodeMessage(MESSAGES, "BOOT", 0, {})))
   await Bun.sleep(2000)
@@ -79,7 +95,7 @@ async function authenticated(say: (client: LinkClient) => void): Promise<void> {
   const vtpm = await GuestVtpm.open(await connectSwtpm(paths.tpm))
   let socket: ByteSocket | undefined
   const linked = Promise.withResolvers<void>()
-  const client = new LinkClient({
+  const client: LinkClient = new LinkClient({
     bootId: random(16),
     kind: "agent",
     agentVersion: "flood",
@@ -89,12 +105,18 @@ async function authenticated(say: (client: LinkClient) => void): Promise<void> {
     ready: () => ({ canMap: true, mapping: "flood", channels: [] }),
     onLinked: () => linked.resolve(),
     onLost: () => {},
-    onMessage: () => {},
+    onMessage: (message) => onMessage(message, { client, vtpm, socket: socket! }),
   })
   void client.run()
   await linked.promise
+  return { client, vtpm, socket: socket! }
+}
+
+/** Asks without end. */
+async function authenticated(say: (client: LinkClient) => void): Promise<void> {
+  const { client, socket } = await join(() => {})
   for (;;) {
-    for (let count = 0; count < BURST && (socket?.backlogBytes ?? Infinity) < BACKLOG_BYTES; count++) {
+    for (let count = 0; count < BURST && socket.backlogBytes < BACKLOG_BYTES; count++) {
       try {
         say(client)
       } catch {
@@ -102,6 +124,50 @@ async function authenticated(say: (client: LinkClient) => void): Promise<void> {
       }
     }
     await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+/** Programs without end that nobody ever ran, measured as if somebody had. */
+async function crafted(): Promise<void> {
+  const told: Uint8Array[] = []
+  let [toldBytes, keptFrom] = [0, 0]
+  // The MVM asks for the log from where its copy ends, which is not far behind.
+  const read = (offset: number): Uint8Array => concat(...told).slice(offset - keptFrom)
+  const source = {
+    kind: "agent" as const,
+    read,
+    readEvents: () => new Uint8Array(0),
+    measure: async () => {},
+  }
+  let maker: EvidenceMaker | undefined
+  // One at a time: PCR 10 stands still while it is quoted.
+  let turn: Promise<unknown> = Promise.resolve()
+  const { client, vtpm, socket } = await join((message, agent) => {
+    if (message.name !== "MEASURE") return
+    maker ??= new EvidenceMaker(agent.vtpm, source, agent.client.link)
+    const { nonce, logOffset } = message.fields
+    const request = { purpose: "periodic" as const, nonce, binding: NO_BINDING, logOffset }
+    const answered = turn.then(() =>
+      maker?.make(agent.client.membership!, request, (quote) =>
+        agent.client.link.send("MEASURED", { quote }, message.requestId),
+      ),
+    )
+    turn = answered.catch(() => {})
+  })
+  const say = async (path: string, digest: Uint8Array): Promise<void> => {
+    const { bytes, extendDigest } = encodeImaEntry({ path, sha256: digest })
+    await vtpm.pcrExtend(IMA_PCR, extendDigest)
+    told.push(bytes)
+    if (client.membership) client.link.send("LOG", { offset: toldBytes, entries: bytes })
+    toldBytes += bytes.length
+    for (; told.length > 4096; keptFrom += told.shift()!.length);
+  }
+  await say("boot_aggregate", sha256(...(await vtpm.pcrRead(BOOT_AGGREGATE_PCRS))))
+  for (let number = 0; ; number++) {
+    while (socket.backlogBytes > BACKLOG_BYTES) await Bun.sleep(1)
+    const digest = random(32)
+    turn = turn.then(() => say(`/${digest.toHex()}`.padEnd(PATH_BYTES, "x"), digest))
+    await turn
   }
 }
 
@@ -124,6 +190,9 @@ switch (mode) {
     break
   case "requests":
     await authenticated((client) => client.link.send("ALLOC", { ...REQUEST, share: random(32) }, id++))
+    break
+  case "crafted":
+    await crafted()
     break
   default:
     await authenticated((client) => client.link.send("LOG", { offset: 0, entries: new Uint8Array(40_000) }))
