@@ -17,6 +17,9 @@ const FILE = "/usr/bin/mvm"
 const BYTES = 8_000_000
 const RING_BYTES = 1 << 20
 const MEMORY_GROWTH_BYTES = 64 << 20
+/** From the attacker's first write to a region that both ends have given up, which is later than either's status. */
+const DETECTED_MS = 5000
+const REQUESTS = 3200
 
 let mvm: Managed
 let alpha: Console
@@ -77,6 +80,27 @@ async function pass(during: () => Promise<void> = async () => {}, bytes = BYTES)
 
 const HELLO = { sent: 0, received: 0, whole: true, isBeginning: true }
 
+/** Rows of the audit log that say something became of a channel, or would have. */
+async function audited(): Promise<Record<string, number>> {
+  const counts: Record<string, number> = {}
+  for (const kind of ["grant", "refused", "abort", "revoke", "receipt", "untrusted"]) {
+    const rows = await mvm.json<unknown[]>("audit", "list", "--kind", kind, "--limit", "1000")
+    counts[kind] = rows.length
+  }
+  return counts
+}
+
+/** The channel that alpha has open. */
+async function openChannel(): Promise<string> {
+  let id = ""
+  await until("the channel", async () => {
+    const open = await mvm.json<{ id: string; state: string; asker: string }[]>("channel", "list")
+    id = open.find(({ state, asker }) => state === "open" && asker === "alpha")?.id ?? ""
+    return id !== ""
+  })
+  return id
+}
+
 async function othersGoOn(): Promise<void> {
   expect(await pass(async () => {}, 100_000)).toEqual(HELLO)
 }
@@ -109,11 +133,15 @@ describe("root of a third VM that writes into the region of a pair", () => {
     test(
       title,
       async () => {
+        const { abort: before = 0 } = await audited()
         const { passed, raced } = await race(mode)
         expect(passed.isBeginning).toBe(true)
         expect([passed.sent, passed.received]).toContain(5)
         expect([0, passed.sent === 0]).not.toEqual([passed.received, false])
-        expect(raced.givenUpMs).not.toBeNull()
+        expect(raced.givenUpMs).toBeLessThan(DETECTED_MS)
+        const aborts = await mvm.json<{ by: string; code: string }[]>("audit", "list", "--kind", "abort")
+        expect(aborts.length).toBeGreaterThan(before)
+        expect(["alpha", "beta"]).toContain(aborts.at(-1)!.by)
         await othersGoOn()
       },
       300_000,
@@ -183,13 +211,7 @@ describe("root of a third VM, on its own port in its agent's place,", () => {
   test("claims a channel of two others: it has its own name, keeps nothing, and they notice nothing", async () => {
     let claimed: unknown
     const passed = await pass(async () => {
-      let id = ""
-      await until("the channel", async () => {
-        const open = await mvm.json<{ id: string; state: string; asker: string }[]>("channel", "list")
-        id = open.find(({ state, asker }) => state === "open" && asker === "alpha")?.id ?? ""
-        return id !== ""
-      })
-      claimed = await outcome(await attack(`claims ${id}`))
+      claimed = await outcome(await attack(`claims ${await openChannel()}`))
     })
     expect(claimed).toEqual({ name: "hostile", kept: 0, told: ["protocol", "protocol"], answers: true })
     expect(passed).toEqual(HELLO)
@@ -197,11 +219,12 @@ describe("root of a third VM, on its own port in its agent's place,", () => {
 
   test("makes thousands of requests: they are bounded, others get their channels, and the MVM answers on", async () => {
     const before = memory()
-    const attacking = await attack("flood beta 900")
+    const attacking = await attack(`flood beta ${REQUESTS}`)
     expect(await pass(async () => {}, 1_000_000)).toEqual(HELLO)
     const { counts, answers } = await outcome<{ counts: Record<string, number>; answers: boolean }>(attacking)
     console.log(`flood: ${JSON.stringify({ counts, grown: memory() - before })}`)
     expect(answers).toBe(true)
+    expect(Object.values(counts).reduce((sum, one) => sum + one, 0)).toBeGreaterThanOrEqual(REQUESTS)
     expect(counts["ALLOCATED"]).toBeUndefined()
     expect(memory() - before).toBeLessThan(MEMORY_GROWTH_BYTES)
     await othersGoOn()
@@ -224,11 +247,40 @@ describe("root of a third VM, on its own port in its agent's place,", () => {
   }, 300_000)
 
   test("repeats frames of this epoch and of the last: none counts, and the link goes on", async () => {
-    const replayed = await outcome<{ replayed: number; answers: boolean; answersAgain: boolean }>(
-      await attack("replay"),
-    )
-    expect(replayed).toMatchObject({ answers: true, answersAgain: true })
+    const before = await audited()
+    const attacking = await attack("replay beta")
+    await hostile.must("until [ -e /tmp/replayed ]; do sleep 0.2; done", { timeoutMs: 120_000 })
+    // Its one request was refused, for nobody waits; repeated, it is not even that. Its offer was withdrawn.
+    expect(await audited()).toEqual({ ...before, refused: (before["refused"] ?? 0) + 1 })
+    const asked = await alpha.run("echo x | mvm guest send hostile --service once --quiet")
+    expect(asked.status).toBe(3)
+    expect(await mvm.json<unknown[]>("channel", "list")).toEqual([])
+    await hostile.must("touch /tmp/replay-over")
+    const replayed = await outcome<{ replayed: number }>(attacking)
+    console.log(`replay: ${JSON.stringify(replayed)}`)
+    expect(replayed).toMatchObject({ first: "no_receiver", answers: [true, true], epochs: 2 })
     expect(replayed.replayed).toBeGreaterThan(4)
+  }, 300_000)
+
+  test("has frames carried in what it sends, about a channel of two others: nothing ends, is revoked or receipted", async () => {
+    const before = await audited()
+    let asContent: number | undefined
+    let onRelay: unknown
+    const passed = await pass(async () => {
+      const id = await openChannel()
+      await hostile.must(`bun /root/link-attack.js forge ${id} /tmp/forged`)
+      const got = await Background.start(beta, "forged", "mvm guest recv hostile --quiet | sha256sum")
+      asContent = (await hostile.run("mvm guest send beta --wait 60s --quiet </tmp/forged")).status
+      expect((await got.end()).output).toContain(await hostile.must("sha256sum </tmp/forged"))
+      const relayed = await Background.start(beta, "relayed", "mvm guest recv hostile --quiet")
+      onRelay = await outcome(await attack(`inject beta ${id}`))
+      expect(await relayed.end()).toEqual({ status: 5, output: expect.any(String) as string })
+    })
+    expect([asContent, onRelay]).toEqual([0, { opened: "OPENED", told: "ABORT", answers: true }])
+    expect(passed).toEqual(HELLO)
+    const { grant = 0, abort = 0, receipt = 0 } = before
+    expect(await audited()).toEqual({ ...before, grant: grant + 3, abort: abort + 1, receipt: receipt + 2 })
+    await othersGoOn()
   }, 300_000)
 
   // Last: its evidence is broken from here to its next boot.
@@ -250,6 +302,7 @@ describe("root of a third VM, on its own port in its agent's place,", () => {
       "an attest changed and signed with the identity key": "evidence_quote_signature",
     })
     expect(told["the next honest request"]).toStartWith("evidence_")
+    await mvm.linked("hostile")
     const { status } = await hostile.run("echo x | mvm guest send beta --quiet")
     expect(status).toBe(4)
     await othersGoOn()

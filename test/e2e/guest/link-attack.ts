@@ -8,11 +8,13 @@
  *   bun link-attack.js claims CHANNEL-ID     of a channel between two others
  *   bun link-attack.js flood TARGET COUNT
  *   bun link-attack.js hold                  offers, proves itself, takes the grant, and never accepts
- *   bun link-attack.js replay
+ *   bun link-attack.js replay TARGET         where nothing waits; stays until /tmp/replay-over is there
+ *   bun link-attack.js inject TARGET CHANNEL-ID    frames about that channel in what it sends on a relay
+ *   bun link-attack.js forge CHANNEL-ID FILE       the same frames as a file
  *   bun link-attack.js lies TARGET           where something waits
  */
 
-import { closeSync, constants, openSync, writeSync } from "node:fs"
+import { closeSync, constants, existsSync, openSync, writeFileSync, writeSync } from "node:fs"
 import { concat, fromHex, toHex } from "../../../src/lib/bytes.ts"
 import { random, sha256, x25519Generate } from "../../../src/lib/crypto.ts"
 import { MvmError } from "../../../src/lib/errors.ts"
@@ -25,10 +27,14 @@ import { findVirtioPort, openVirtioPort } from "../../../src/platform/virtio-por
 import { answerBinding, NO_BINDING, requestBinding } from "../../../src/tcb/binding.ts"
 import { evidenceQualifyingData } from "../../../src/tcb/measurement/qualifying-data.ts"
 import { openTpmDevice } from "../../../src/tpm/device-transport.ts"
+import { HEAD_WORDS, KIND, kindWordOf } from "../../../src/channel/record.ts"
+import { recordOf } from "../../../src/channel/record-queue.ts"
 import { requestMessage } from "../../../src/channel/transcript.ts"
 import { openGrant } from "../../../src/tcb/grant.ts"
 import { encodeFrame } from "../../../src/wire/frame.ts"
 import type { LinkMessage } from "../../../src/wire/link.ts"
+import type { Quote } from "../../../src/wire/messages.ts"
+import { forgedFrames } from "./forged-frames.ts"
 
 const PATIENCE_MS = 20_000
 const PROGRAM = { path: "/usr/bin/mvm", digest: new Uint8Array(32), uid: 0 }
@@ -36,11 +42,19 @@ const PROGRAM = { path: "/usr/bin/mvm", digest: new Uint8Array(32), uid: 0 }
 const [mode = "", ...words] = process.argv.slice(2)
 const port = findVirtioPort("org.mvm.0") ?? ""
 const counts: Record<string, number> = {}
+/** How an end of VMs says that it can use shared memory, and which channel it says is its own. */
+interface Pretence {
+  readonly canMap: boolean
+  readonly claimed: Uint8Array | undefined
+}
+
 const count = (what: string): void => void (counts[what] = (counts[what] ?? 0) + 1)
 
 async function main(): Promise<unknown> {
   if (mode === "garbage") return garbage(Number(words[0]) * 1000)
-  const evil = await Evil.join(mode === "claims" ? fromHex(words[0]!) : undefined)
+  if (mode === "forge") return writeFileSync(words[1]!, forgedFrames(fromHex(words[0]!)))
+  const claimed = mode === "claims" ? fromHex(words[0]!) : undefined
+  const evil = await Evil.join({ claimed, canMap: mode !== "inject" })
   switch (mode) {
     case "claims":
       return claims(evil, fromHex(words[0]!))
@@ -49,7 +63,9 @@ async function main(): Promise<unknown> {
     case "hold":
       return hold(evil)
     case "replay":
-      return replay(evil)
+      return replay(evil, words[0]!)
+    case "inject":
+      return inject(evil, words[0]!, fromHex(words[1]!))
     default:
       return lies(evil, words[0]!)
   }
@@ -67,14 +83,14 @@ class Evil {
   raw: (bytes: Uint8Array) => void = () => {}
   #linked = Promise.withResolvers<void>()
 
-  static async join(claimed?: Uint8Array): Promise<Evil> {
-    const evil = new Evil(await GuestVtpm.open(await openTpmDevice()), claimed)
+  static async join(pretence: Pretence): Promise<Evil> {
+    const evil = new Evil(await GuestVtpm.open(await openTpmDevice()), pretence)
     void evil.client.run()
     await evil.#linked.promise
     return evil
   }
 
-  private constructor(vtpm: GuestVtpm, claimed: Uint8Array | undefined) {
+  private constructor(vtpm: GuestVtpm, { canMap, claimed }: Pretence) {
     this.vtpm = vtpm
     this.client = new LinkClient({
       bootId: random(16),
@@ -97,7 +113,7 @@ class Evil {
         }
       },
       ready: () => ({
-        canMap: true,
+        canMap,
         mapping: "attack",
         channels: claimed ? [{ channelId: claimed, transcript: random(32) }] : [],
       }),
@@ -129,7 +145,7 @@ class Evil {
     )
   }
 
-  alloc(target: string, waitMs: number) {
+  alloc(target: string, waitMs: number, share = x25519Generate().publicKey) {
     const fields = {
       target,
       service: "default",
@@ -138,9 +154,33 @@ class Evil {
       waitMs,
       program: PROGRAM,
     }
-    return this.client.link.request("ALLOC", { ...fields, share: x25519Generate().publicKey }, "ALLOCATED", {
+    return this.client.link.request("ALLOC", { ...fields, share }, "ALLOCATED", {
       timeoutMs: waitMs + PATIENCE_MS,
     })
+  }
+
+  /** Asks for a channel as an agent does, but for the service that is signed and what `forge` makes of the quote. */
+  async open(target: string, service: string, forge: (quote: Quote) => Quote | Promise<Quote>) {
+    const { link } = this.client
+    const share = x25519Generate().publicKey
+    const { fields } = await this.alloc(target, 60_000, share)
+    const { channelId, nonce, targetUuid, sealed, logOffset } = fields
+    const recipient = {
+      zgen: (point: Uint8Array) => this.vtpm.zgen(point),
+      recipientPublic65: this.vtpm.sealingPublicKey,
+    }
+    const context = { channelId, recipientUuid: this.me.vmUuid, context: sha256(nonce) }
+    const { laddress } = await openGrant(recipient, context, sealed)
+    const { epoch, vmUuid } = this.me
+    const asked = requestMessage({ laddress, targetUuid, service, share, nonce, epoch, program: PROGRAM })
+    const signature = await this.vtpm.sign(asked)
+    const binding = requestBinding(asked)
+    const quote = await this.vtpm.quote(
+      evidenceQualifyingData({ purpose: "request", nonce, binding, vmUuid, epoch }),
+    )
+    link.send("LOG", { offset: logOffset, entries: kernelLog().read(logOffset).subarray(0, 48_000) })
+    const said = { channelId, signature, quote: await forge(quote) }
+    return link.request("REQUEST", said, "OPENED", { timeoutMs: PATIENCE_MS })
   }
 
   async hear(name: string): Promise<LinkMessage | undefined> {
@@ -210,9 +250,9 @@ async function flood(evil: Evil, target: string, requests: number): Promise<unkn
     }
     const asked =
       at % 3 === 0
-        ? evil.alloc(target, 60_000)
+        ? evil.alloc(target, 60_000, random(32))
         : at % 3 === 1
-          ? evil.alloc(target, 0)
+          ? evil.alloc(target, 0, random(32))
           : link.request("OFFER", offer, "DONE", { timeoutMs: PATIENCE_MS })
     waiting.push(
       asked.then(
@@ -252,22 +292,40 @@ async function hold(evil: Evil): Promise<unknown> {
   return { held: grant !== undefined, told: ended?.name ?? null, answers: await evil.answers() }
 }
 
-/** Frames of this epoch a second time, and those of the last one in the next. */
-async function replay(evil: Evil): Promise<unknown> {
+/** Frames of this epoch a second time, and those of the last one in the next: any that counted would be seen. */
+async function replay(evil: Evil, target: string): Promise<unknown> {
   const { link } = evil.client
-  await link.request(
-    "OFFER",
-    { offerId: 1, service: "once", source: undefined, role: "receive", program: PROGRAM },
-    "DONE",
-    { timeoutMs: PATIENCE_MS },
-  )
-  const captured = evil.sent.slice(-8)
-  const before = toHex(evil.me.epoch)
-  for (const frame of captured) evil.raw(frame)
-  // What is out of order may cost the link its epoch; it costs nothing else.
-  const answers = await until(() => evil.answers())
-  for (const frame of captured) evil.raw(frame)
-  return { replayed: 2 * captured.length, before, answers, answersAgain: await until(() => evil.answers()) }
+  const offer = { offerId: 1, service: "once", source: undefined, role: "receive" as const, program: PROGRAM }
+  await link.request("OFFER", offer, "DONE", { timeoutMs: PATIENCE_MS })
+  link.send("WITHDRAW", { offerId: 1 })
+  const first = await refusal(evil.alloc(target, 0))
+  const captured = evil.sent.slice()
+  const again = async (end: Evil): Promise<boolean> => {
+    for (const frame of captured) end.raw(frame)
+    // What is out of order may cost the link its epoch; it costs nothing else.
+    return until(() => end.answers())
+  }
+  const answers = [await again(evil)]
+  const epochs = [toHex(evil.me.epoch)]
+  evil.client.stop()
+  const next = await Evil.join({ claimed: undefined, canMap: true })
+  epochs.push(toHex(next.me.epoch))
+  answers.push(await again(next))
+  writeFileSync("/tmp/replayed", "")
+  await until(async () => existsSync("/tmp/replay-over"))
+  return { replayed: 2 * captured.length, first, answers, epochs: new Set(epochs).size }
+}
+
+/** Opens a relayed channel as it should, and sends records on it that hold whole frames about somebody else's. */
+async function inject(evil: Evil, target: string, channelId: Uint8Array): Promise<unknown> {
+  const opened = await evil.open(target, "default", (quote) => quote)
+  const frames = forgedFrames(channelId)
+  const head = new Uint32Array(HEAD_WORDS)
+  head.set([frames.length, kindWordOf(KIND.HANDSHAKE, 0)])
+  const record = recordOf(head, frames)
+  evil.client.link.send("RECORD", { channelId: opened.fields.channelId, offset: 0, record })
+  const ended = await evil.hear("ABORT")
+  return { opened: opened.name, told: ended?.name ?? null, answers: await evil.answers() }
 }
 
 /** Evidence that is none, one way after the other. */
@@ -278,39 +336,17 @@ async function lies(evil: Evil, target: string): Promise<unknown> {
   say(2 ** 50, random(100))
   say(0, new Uint8Array(40_000))
   told["after lies about the log's offset and bytes"] = String(await evil.answers())
-  told["a request signed for another service"] = await request("other", (attest) => attest)
-  told["an attest changed and signed with the identity key"] = await request("default", (attest) => {
-    const changed = attest.slice()
-    changed.set(sha256(new Uint8Array(1)), changed.length - 32)
-    return changed
-  })
+  told["a request signed for another service"] = await refusal(evil.open(target, "other", (quote) => quote))
+  const changed = async (quote: Quote): Promise<Quote> => {
+    const attest = quote.attest.slice()
+    attest.set(sha256(new Uint8Array(1)), attest.length - 32)
+    return { ...quote, attest, signature: await evil.vtpm.sign(attest) }
+  }
+  told["an attest changed and signed with the identity key"] = await refusal(
+    evil.open(target, "default", changed),
+  )
   told["the next honest request"] = await refusal(evil.alloc(target, 60_000))
   return { told }
-
-  async function request(service: string, change: (attest: Uint8Array) => Uint8Array): Promise<string> {
-    const { fields } = await evil.alloc(target, 60_000)
-    const { channelId, nonce, targetUuid, sealed, logOffset } = fields
-    const recipient = {
-      zgen: (point: Uint8Array) => evil.vtpm.zgen(point),
-      recipientPublic65: evil.vtpm.sealingPublicKey,
-    }
-    const context = { channelId, recipientUuid: evil.me.vmUuid, context: sha256(nonce) }
-    const { laddress } = await openGrant(recipient, context, sealed)
-    const { epoch, vmUuid } = evil.me
-    const share = x25519Generate().publicKey
-    const asked = requestMessage({ laddress, targetUuid, service, share, nonce, epoch, program: PROGRAM })
-    const signature = await evil.vtpm.sign(asked)
-    const binding = requestBinding(asked)
-    const quote = await evil.vtpm.quote(
-      evidenceQualifyingData({ purpose: "request", nonce, binding, vmUuid, epoch }),
-    )
-    say(logOffset, kernelLog().read(logOffset).subarray(0, 48_000))
-    const attest = change(quote.attest)
-    const forged =
-      attest === quote.attest ? quote : { ...quote, attest, signature: await evil.vtpm.sign(attest) }
-    const said = { channelId, share, signature, quote: forged }
-    return refusal(link.request("REQUEST", said, "OPENED", { timeoutMs: PATIENCE_MS }))
-  }
 }
 
 async function refusal(asked: Promise<LinkMessage>): Promise<string> {
