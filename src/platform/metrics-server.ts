@@ -5,9 +5,9 @@
  * password there, and would elsewhere.
  */
 
-import { chmodSync, lstatSync, unlinkSync } from "node:fs"
 import { resolve } from "node:path"
 import { MvmError, errnoOf } from "../lib/errors.ts"
+import { placeSocket, removeSocket } from "./socket-file.ts"
 
 const PATH = "/metrics"
 const SOCKET_MODE = 0o660
@@ -46,7 +46,7 @@ export function parseMetricsAddress(text: string, what: string): MetricsAddress 
 /**
  * Answers GET /metrics with what `text` says at that moment; when it throws, with status 500.
  *
- * @throws MvmError `io` for an address in use, or a file that is no socket.
+ * @throws MvmError `io` for an address in use, `exists` for a file that is no socket.
  */
 export function serveMetrics(
   address: MetricsAddress,
@@ -71,19 +71,15 @@ export function serveMetrics(
     }
     const { unix } = address
     removeSocket(unix)
-    const mask = process.umask(0o777 & ~SOCKET_MODE)
-    try {
-      const server = Bun.serve({ ...options, unix, idleTimeout: IDLE_SECONDS } as never)
-      chmodSync(unix, SOCKET_MODE)
-      return {
-        address,
-        close: () => {
-          void server.stop(true)
-          removeSocket(unix)
-        },
-      }
-    } finally {
-      process.umask(mask)
+    const { listener, remove } = placeSocket(unix, SOCKET_MODE, (path) =>
+      Bun.serve({ ...options, unix: path, idleTimeout: IDLE_SECONDS } as never),
+    )
+    return {
+      address,
+      close: () => {
+        remove()
+        void listener.stop(true)
+      },
     }
   } catch (cause) {
     if (cause instanceof MvmError) throw cause
@@ -94,12 +90,4 @@ export function serveMetrics(
 
 function plain(status: number, text: string): Response {
   return new Response(`${text}\n`, { status, headers: { "Content-Type": "text/plain; charset=utf-8" } })
-}
-
-/** What an earlier life left there, and nothing else. */
-function removeSocket(path: string): void {
-  const there = lstatSync(path, { throwIfNoEntry: false })
-  if (!there) return
-  if (!there.isSocket()) throw new MvmError("io", `${path} is there and is no socket`)
-  unlinkSync(path)
 }

@@ -5,9 +5,9 @@
  * drained, and a peer that does not read is cut off at a bound instead of filling memory.
  */
 
-import { chmodSync, unlinkSync } from "node:fs"
 import type { Socket } from "bun"
 import { MvmError, errnoOf } from "../lib/errors.ts"
+import { placeSocket, removeSocket } from "./socket-file.ts"
 
 /** What a connection's owner wants to hear. */
 export interface SocketHandlers {
@@ -149,9 +149,9 @@ export interface UnixListener {
 }
 
 /**
- * Listen at `path` with file mode `mode`; a stale socket file is replaced.
+ * Listen at `path` with file mode `mode`; a socket that is there is replaced.
  *
- * @throws MvmError `io` when the path cannot be bound.
+ * @throws MvmError `exists` when something else is there, `io` when the path cannot be bound.
  */
 export function listenUnix(
   path: string,
@@ -164,33 +164,31 @@ export function listenUnix(
       hint: "use a shorter --state directory",
     })
   }
-  removeFile(path)
-  const mask = process.umask(0o777 & ~mode)
+  removeSocket(path)
   try {
-    const listener = Bun.listen<ByteSocket>({
-      unix: path,
-      socket: {
-        open(socket) {
-          const made = new ByteSocket(socket, maxBacklogBytes)
-          socket.data = made
-          onConnection(made)
+    const { listener, remove } = placeSocket(path, mode, (unix) =>
+      Bun.listen<ByteSocket>({
+        unix,
+        socket: {
+          open(socket) {
+            const made = new ByteSocket(socket, maxBacklogBytes)
+            socket.data = made
+            onConnection(made)
+          },
+          ...callbacks,
         },
-        ...callbacks,
-      },
-    })
-    chmodSync(path, mode)
+      }),
+    )
     return {
       close: () => {
+        remove()
         listener.stop(true)
-        removeFile(path)
       },
     }
   } catch (error) {
     throw new MvmError("io", `cannot listen at ${path}: ${errnoOf(error) ?? (error as Error).message}`, {
       cause: error,
     })
-  } finally {
-    process.umask(mask)
   }
 }
 
@@ -204,12 +202,4 @@ const callbacks = {
     if (errnoOf(error) === undefined) reportError(error)
   },
   end: (socket: Socket<ByteSocket>) => socket.data?.close(),
-}
-
-function removeFile(path: string): void {
-  try {
-    unlinkSync(path)
-  } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error
-  }
 }

@@ -4,9 +4,9 @@
  * Where a socket is: a TCP host and port, or the path of a unix socket; and the two things one does with it.
  */
 
-import { unlinkSync } from "node:fs"
 import type { Socket } from "bun"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
+import { placeSocket, removeSocket } from "../../platform/socket-file.ts"
 import { SOCKET_EVENTS, SocketDuplex } from "./socket-duplex.ts"
 
 const MAX_UNIX_PATH_BYTES = 107
@@ -89,7 +89,7 @@ export interface Listening {
  * Listens until {@link Listening.close}. A unix socket that nobody answers at is replaced.
  *
  * @param mode of a unix socket's file; by default it is its owner's alone
- * @throws MvmError `exists` when somebody else listens there, `io` otherwise.
+ * @throws MvmError `exists` when somebody else listens there or a file is no socket, `io` otherwise.
  */
 export async function listenAt(
   address: Address,
@@ -108,15 +108,16 @@ export async function listenAt(
       },
     },
   }
-  const mask = process.umask(0o777 & ~mode)
   try {
     if (address.kind === "unix") {
-      const listener = Bun.listen<SocketDuplex>({ ...options, unix: address.path })
+      const { listener, remove } = placeSocket(address.path, mode, (unix) =>
+        Bun.listen<SocketDuplex>({ ...options, unix }),
+      )
       return {
         address,
         close: () => {
+          remove()
           listener.stop()
-          removeFile(address.path)
         },
       }
     }
@@ -125,31 +126,26 @@ export async function listenAt(
   } catch (cause) {
     const errno = errnoOf(cause)
     const what = `cannot listen at ${addressText(address)}`
-    if (errno === "EADDRINUSE") throw new MvmError("exists", `${what}: it is in use`, { cause })
+    if (errno === "EADDRINUSE" || errno === "EEXIST")
+      throw new MvmError("exists", `${what}: it is in use`, { cause })
     throw new MvmError("io", `${what}: ${errno ?? (cause as Error).message}`, { cause })
-  } finally {
-    process.umask(mask)
   }
 }
 
-/** A socket file that outlived its listener. @throws MvmError `exists` when one listens. */
+/**
+ * Removes a socket that outlived its listener.
+ *
+ * @throws MvmError `exists` when one listens, or what is there is no socket.
+ */
 async function removeStale(path: string): Promise<void> {
   let there: SocketDuplex
   try {
     there = await connectTo({ kind: "unix", path })
   } catch (error) {
-    const errno = errnoOf((error as MvmError).cause)
-    if (errno === "ECONNREFUSED") removeFile(path)
+    // A file that is no socket refuses connections, too.
+    if (errnoOf((error as MvmError).cause) === "ECONNREFUSED") removeSocket(path)
     return
   }
   there.reset(new MvmError("aborted", "only looked"))
   throw new MvmError("exists", `cannot listen at ${path}: it is in use`)
-}
-
-function removeFile(path: string): void {
-  try {
-    unlinkSync(path)
-  } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error
-  }
 }
