@@ -49,6 +49,7 @@ async function mvm() {
       onStopped: () => {},
       onRemoved: () => {},
       onPort: () => {},
+      onHalt: () => {},
     },
   })
   closeLater(() => vms.close())
