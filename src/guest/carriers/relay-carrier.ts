@@ -12,6 +12,9 @@
  *   begin (answerer) ─► paused ────┴───── RESUME received ────┘
  * ```
  *
+ * A RESUME makes this end send up to a window once more, so they are answered a few at once and then one a second: what
+ * the other end asks of this VM's link stays little, and an honest one that lost its link waits a moment at most.
+ *
  * Positions count as the window does (channel/record-queue). A record is taken only at the position that is due; any
  * other is a repetition, or follows something lost that comes again. That none is missing, swapped or forged is not
  * decided here: the command's opener authenticates every record under its number.
@@ -26,6 +29,24 @@ import type { Carrier, CommandPort } from "./carrier.ts"
 /** A command is given more while it holds less than this. */
 const UNTAKEN_BYTES = 128 * 1024
 
+/** RESUMEs that are answered with records at once, and how long after another one is. */
+const RESUMES_AT_ONCE = 4
+const RESUME_PERIOD_MS = 1000
+
+/** Time, and the way to do something later; what it returns calls that off. */
+export interface RelayClock {
+  now(): number
+  after(ms: number, work: () => void): () => void
+}
+
+const REAL_CLOCK: RelayClock = {
+  now: () => performance.now(),
+  after: (ms, work) => {
+    const timer = setTimeout(work, ms)
+    return () => clearTimeout(timer)
+  },
+}
+
 export interface RelayOptions {
   readonly channelId: Uint8Array
   /** hex of `channelId` */
@@ -34,6 +55,7 @@ export interface RelayOptions {
   readonly asker: boolean
   readonly bulk: BulkQueue
   readonly command: CommandPort
+  readonly clock?: RelayClock
 }
 
 export class RelayCarrier implements Carrier {
@@ -49,9 +71,19 @@ export class RelayCarrier implements Carrier {
   #takenBytes = 0
   #isPaused: boolean
   #isClosed = false
+  readonly #clock: RelayClock
+  /** RESUMEs that may be answered at once, as of when. */
+  #resumes = RESUMES_AT_ONCE
+  #resumesAtMs: number
+  /** From where the other end wants records once more. */
+  #wantedBytes = 0
+  /** Calls the next answer off, while one is due. */
+  #callOff: (() => void) | undefined
 
   constructor(options: RelayOptions) {
     this.#options = options
+    this.#clock = options.clock ?? REAL_CLOCK
+    this.#resumesAtMs = this.#clock.now()
     // The asker's agent takes records once it has the channel, and says so.
     this.#isPaused = !options.asker
     if (options.asker) this.#resume(true)
@@ -100,6 +132,7 @@ export class RelayCarrier implements Carrier {
 
   close(): void {
     this.#isClosed = true
+    this.#callOff?.()
     this.#kept.length = 0
     this.#waiting.length = 0
     this.#options.bulk.drop(this.#options.key)
@@ -143,11 +176,38 @@ export class RelayCarrier implements Carrier {
       throw new MvmError("protocol", "relay.received: the other end has more than was sent")
     }
     this.#takenByPeer(taken)
-    const { bulk, key } = this.#options
-    bulk.dropRecords(key)
-    this.#isPaused = false
-    for (const fields of this.#kept) if (fields.offset >= received) bulk.record(key, fields)
+    this.#options.bulk.dropRecords(this.#options.key)
+    this.#wantedBytes = received
+    this.#isPaused = true
+    if (!this.#callOff) this.#sendAgain()
     if (!answer) this.#resume(true)
+  }
+
+  /** All that the other end lacks, now or when it is time for it. */
+  #sendAgain(): void {
+    const { bulk, key } = this.#options
+    const lacking = this.#kept.filter(({ offset }) => offset >= this.#wantedBytes)
+    const waitMs = lacking.length > 0 ? this.#takeResume() : 0
+    if (waitMs > 0) {
+      this.#callOff = this.#clock.after(waitMs, () => {
+        this.#callOff = undefined
+        this.#sendAgain()
+      })
+      return
+    }
+    this.#isPaused = false
+    for (const fields of lacking) bulk.record(key, fields)
+  }
+
+  /** @returns 0, or how many ms it is until there is one */
+  #takeResume(): number {
+    const now = this.#clock.now()
+    const more = (now - this.#resumesAtMs) / RESUME_PERIOD_MS
+    this.#resumesAtMs = now
+    this.#resumes = Math.min(RESUMES_AT_ONCE, this.#resumes + more)
+    if (this.#resumes < 1) return Math.ceil((1 - this.#resumes) * RESUME_PERIOD_MS)
+    this.#resumes -= 1
+    return 0
   }
 
   /** Says how far this end is. */

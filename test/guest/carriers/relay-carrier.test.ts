@@ -6,102 +6,16 @@
  */
 
 import { describe, expect, test } from "bun:test"
-import { Opener } from "../../../src/channel/opener.ts"
-import { QueueSink, QueueSource, RELAY_WINDOW_BYTES } from "../../../src/channel/record-queue.ts"
+import { RELAY_WINDOW_BYTES } from "../../../src/channel/record-queue.ts"
 import { KIND } from "../../../src/channel/record.ts"
 import { Sealer } from "../../../src/channel/sealer.ts"
-import { RelayCarrier } from "../../../src/guest/carriers/relay-carrier.ts"
 import { random } from "../../../src/lib/crypto.ts"
 import { MvmError } from "../../../src/lib/errors.ts"
-import { BulkQueue, type BulkName } from "../../../src/wire/bulk-queue.ts"
-import type { Fields, NamedMessage } from "../../../src/wire/link.ts"
 import { seeded } from "../../ring/fresh-region.ts"
-
-type Sent = NamedMessage<"RECORD"> | NamedMessage<"CREDIT"> | NamedMessage<"RESUME">
-
-const CHANNEL_ID = new Uint8Array(16).fill(1)
-const KEY = "01".repeat(16)
-const SIGNATURE = random(64)
-
-/** A command and its agent's carrier at one end. */
-class End {
-  readonly outgoing: Sent[] = []
-  readonly bulk = new BulkQueue({
-    ready: () => true,
-    send: <N extends BulkName>(name: N, fields: Fields<N>) => {
-      this.outgoing.push({ name, fields, requestId: 0 } as unknown as Sent)
-    },
-  })
-  readonly source = new QueueSource()
-  readonly sink = new QueueSink((record) => this.carrier.fromCommand(record))
-  readonly carrier: RelayCarrier
-  failure: unknown
-  #saidBytes = 0
-
-  constructor(asker: boolean) {
-    this.carrier = new RelayCarrier({
-      channelId: CHANNEL_ID,
-      key: KEY,
-      asker,
-      bulk: this.bulk,
-      command: {
-        record: (record) => this.#try(() => this.source.push(record)),
-        taken: (bytes) => this.#try(() => this.sink.taken(bytes)),
-        fail: (error) => (this.failure ??= error),
-      },
-    })
-  }
-
-  /** The command gives back the room of what it opened. */
-  credit(): void {
-    const { takenBytes } = this.source
-    if (takenBytes > this.#saidBytes) this.carrier.takenByCommand((this.#saidBytes = takenBytes))
-  }
-
-  #try(work: () => void): void {
-    try {
-      work()
-    } catch (error) {
-      this.failure ??= error
-    }
-  }
-}
-
-/** Asker and answerer, and one direction between them. */
-function pair() {
-  const [asker, answerer] = [new End(true), new End(false)]
-  const key = random(32)
-  const sealer = new Sealer(key, asker.sink)
-  const opener = new Opener({ key, source: answerer.source, verifyHandshake: () => true })
-  return { asker, answerer, sealer, opener }
-}
-
-function carry(from: End, to: End, count = Infinity): void {
-  for (const message of from.outgoing.splice(0, count)) to.carrier.fromPeer(message)
-}
+import { CHANNEL_ID, SIGNATURE, carry, drain, fill, pair, type Sent } from "./relay-ends.ts"
 
 function codeOf(error: unknown): string {
   return error instanceof MvmError ? error.code : error === undefined ? "none" : `not ours: ${String(error)}`
-}
-
-/** Sends numbered records until the window is full. @returns the number of the next one */
-function fill(sealer: Sealer, from: number, lengthBytes: number): number {
-  if (from === 0 && !sealer.trySeal(KIND.HANDSHAKE, SIGNATURE)) return 0
-  let number = from
-  while (sealer.trySeal(KIND.DATA, new Uint8Array(lengthBytes).fill(number & 255))) number += 1
-  sealer.flush()
-  return number
-}
-
-/** Opens everything there is. @returns the number of the next one */
-function drain(opener: Opener, from: number): number {
-  let number = from
-  for (let record = opener.tryOpen(); record; record = opener.tryOpen()) {
-    if (record.kind !== KIND.DATA) continue
-    expect(record.plaintext.every((byte) => byte === (number & 255))).toBe(true)
-    number += 1
-  }
-  return number
 }
 
 describe("a relayed channel", () => {
