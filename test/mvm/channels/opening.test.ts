@@ -9,6 +9,7 @@ import { ChannelTable } from "../../../src/mvm/channels/channel-table.ts"
 import { ArenaMemory } from "../../../src/mvm/memory/channel-memory.ts"
 import { regionBytes } from "../../../src/ring/layout.ts"
 import { openBetween, refusal, until } from "../scripted-member.ts"
+import { closeLater } from "../scratch-state.ts"
 import { ScriptedMvm } from "../scripted.ts"
 
 describe("an offer", () => {
@@ -326,6 +327,7 @@ describe("regions", () => {
     })
     expect(reclaimed).toBe(1)
     const broker = new Broker({ ...mvm.context, channels })
+    closeLater(() => broker.stop())
     broker.releaseAbsent((uuid) => uuid === a.member.record.uuid)
     const [channel] = channels.all()
     expect(channel).toMatchObject({
