@@ -224,7 +224,11 @@ function machineArgs(machine: Machine): string[] {
   return ["-machine", `q35,${common}`, ...noSuspendArgs(machine), ...hotplugPorts()]
 }
 
-/** A suspended guest's firmware restarts the TPM with its PCRs zero and its platform hierarchy open. */
+/**
+ * A suspended guest's firmware restarts the TPM with its PCRs zero and its platform hierarchy open. This takes sleep out
+ * of what the firmware offers, and no more: the chipset still obeys who writes its register, and then the monitor says
+ * SUSPEND.
+ */
 export function noSuspendArgs(machine: Machine): string[] {
   if (machine === "virt") return []
   const chipset = machine === "pc" ? "PIIX4_PM" : "ICH9-LPC"
