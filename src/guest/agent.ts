@@ -353,7 +353,7 @@ export class Agent implements SessionHost {
   /** A channel that ended before its command had it. It is disowned, so that its region is free again. */
   #neverCame(channelId: Uint8Array, error: MvmError): void {
     if (this.channels.openings.end(channelId, error)) return
-    this.#challengedBy(channelId)?.lost(error)
+    this.#challengedBy(channelId)?.notOpened(error)
     this.channels.disown(channelId)
   }
 

@@ -8,7 +8,7 @@
  * message table; it can end only its own channel and sign only statements about it.
  */
 
-import { MvmError, asMvmError } from "../lib/errors.ts"
+import { MvmError, STATUS, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { clip, type Fields, type NamedMessage } from "../wire/link.ts"
 import { LocalLink, type LocalFields, type LocalMessage, type LocalName } from "../wire/local-link.ts"
@@ -140,6 +140,16 @@ export class CommandSession {
     this.tell(message.name, { direction, lengthBytes, records, digest, content })
   }
 
+  /**
+   * A channel that was being opened for the waiting command will not be. What only the asker did is no reason to end
+   * the wait: another may ask.
+   */
+  notOpened(error: MvmError): void {
+    const isOwn = error.status === STATUS.attestation && error.code !== "peer_untrusted"
+    if (isOwn || this.channel || !this.#offered) this.#fail(error)
+    else this.offerAgain()
+  }
+
   /** Whatever the session waits for cannot come any more. */
   lost(error: MvmError): void {
     this.#fail(error)
@@ -237,7 +247,7 @@ export class CommandSession {
     if (this.#ended) this.#host.withdrawOffer(offerId)
   }
 
-  /** A new life of the MVM knows nothing of a channel that was not open yet: the command waits again. */
+  /** A channel that was not open yet is nothing any more, as after a restart of the MVM: the command waits again. */
   offerAgain(): void {
     if (!this.#challenge || !this.#offered || this.channel) return
     this.#register(this.#offered).catch((error: unknown) => this.#fail(asMvmError(error)))
