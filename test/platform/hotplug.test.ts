@@ -21,27 +21,30 @@ const PORTS = [
   ...["-device", "virtio-serial-pci,id=serial0,bus=pci.1"],
 ]
 
-const folder = mkdtempSync(join(tmpdir(), "mvm-hotplug-"))
-let qemu: Bun.Subprocess
-let qmp: Qmp
-
-beforeAll(async () => {
-  const socket = join(folder, "qmp")
+/** Paused, so that its firmware has done nothing yet. */
+async function start(name: string, ports: readonly string[]): Promise<{ qemu: Bun.Subprocess; qmp: Qmp }> {
+  const socket = join(folder, name)
   const args = ["-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none", "-S"]
   const monitor = ["-qmp", `unix:${socket},server=on,wait=off`]
-  const ports = [...PORTS, ...memberPortArgs(PARTS, "q35")]
-  qemu = Bun.spawn(["qemu-system-x86_64", ...args, ...monitor, ...ports], {
+  const qemu = Bun.spawn(["qemu-system-x86_64", ...args, ...monitor, ...ports], {
     stdio: ["ignore", "ignore", "inherit"],
   })
   for (let look = 0; ; look++) {
     try {
-      qmp = await Qmp.connect(socket)
-      return
+      return { qemu, qmp: await Qmp.connect(socket) }
     } catch (error) {
       if (look === 100) throw error
       await Bun.sleep(100)
     }
   }
+}
+
+const folder = mkdtempSync(join(tmpdir(), "mvm-hotplug-"))
+let qemu: Bun.Subprocess
+let qmp: Qmp
+
+beforeAll(async () => {
+  ;({ qemu, qmp } = await start("qmp", [...PORTS, ...memberPortArgs(PARTS, "q35")]))
 })
 afterAll(async () => {
   qmp?.close()
@@ -71,4 +74,17 @@ test("memory goes into the ports of a running machine that are empty, whoever ma
 test("a machine with one bus for all, or without shared memory, needs no ports", () => {
   expect(memberPortArgs(PARTS, "pc")).toEqual([])
   expect(memberPortArgs({ ...PARTS, arena: undefined }, "q35")).toEqual([])
+})
+
+test("a port as libvirt writes it has the room that a domain asks for with words of its own", async () => {
+  const port = { driver: "pcie-root-port", port: 8, chassis: 1, id: "pci.1", bus: "pcie.0", addr: "0x1" }
+  const words = ["-device", JSON.stringify(port), "-global", "pcie-root-port.pref64-reserve=512M"]
+  const own = await start("qmp-global", words)
+  try {
+    expect(await hotplugPorts(own.qmp, () => false)).toEqual([{ id: "pci.1", roomBytes: 512 * 2 ** 20 }])
+  } finally {
+    own.qmp.close()
+    own.qemu.kill("SIGKILL")
+    await own.qemu.exited
+  }
 })
