@@ -2,7 +2,8 @@
  * @module test/e2e/faults
  *
  * QEMU is killed, or stands still for longer than a lease, under a transfer between two real VMs: at either end, in
- * the middle and while the channel is opened. What the processes of local endpoints do is in test/faults.
+ * the middle and while the channel is opened. What the processes of local endpoints do is in test/faults. Before that,
+ * the same VMs pass data back and forth without a fault: the bounded form of scripts/soak --vms.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -11,6 +12,7 @@ import { join } from "node:path"
 import { RpcClient } from "../../src/platform/json-rpc.ts"
 import { identifyProcess, isRunning } from "../../src/platform/process.ts"
 import { descriptorsOf } from "../integration/processes.ts"
+import { soakBetween } from "../soak/vms.ts"
 import type { Console } from "./console.ts"
 import { Background, Managed, until, type VmState } from "./managed.ts"
 
@@ -20,6 +22,7 @@ const BYTES = 3_000_000
 const LEASE_MS = 12_000
 /** A console command to notice it, and a machine that does other things beside. */
 const NOTICE_MS = 4000
+const SOAK_MINUTES = 0.5
 const FROZEN_MS = LEASE_MS + 6000
 /** Files of the moment. */
 const DESCRIPTOR_SLACK = 8
@@ -152,6 +155,15 @@ async function told(command: Background, sinceMs: number): Promise<{ status: num
   expect(ms).toBeLessThan(LEASE_MS + NOTICE_MS)
   return { status, output }
 }
+
+test("two VMs pass data of all sizes back and forth: every digest is right, and memory stays flat", async () => {
+  const result = await soakBetween(mvm, vms, SOAK_MINUTES)
+  console.log(JSON.stringify(result))
+  expect(result.errors).toEqual([])
+  expect(result.transfers).toBeGreaterThan(5)
+  expect([result.mvm.isFlat, result.agents.isFlat]).toEqual([true, true])
+  await nothingIsHeld()
+}, 180_000)
 
 describe("QEMU that is killed", () => {
   test("at the sender, in the middle: the receiver is told with status 3, and has a beginning", async () => {

@@ -30,24 +30,34 @@ export async function soakVms(minutes: number, note: (line: string) => void): Pr
     await mvm.allow("alpha beta", "beta alpha")
     const vms = { alpha: await mvm.console("alpha"), beta: await mvm.console("beta") }
     note("two VMs are up")
-    const untilMs = Date.now() + minutes * 60_000
-    const errors: string[] = []
-    const samples = { mvm: [] as number[], agents: [] as number[] }
-    let [transfers, bytes] = [0, 0]
-    while (Date.now() < untilMs) {
-      const [from, to] = transfers % 2 === 0 ? (["alpha", "beta"] as const) : (["beta", "alpha"] as const)
-      const size = SIZES[transfers % SIZES.length]!
-      const wrong = await pass(vms[from], vms[to], { from, to, size, number: transfers })
-      if (wrong) errors.push(wrong)
-      transfers += 1
-      bytes += size
-      samples.mvm.push(anonymousBytes(mvm.servePid))
-      samples.agents.push((await agentBytes(vms.alpha)) + (await agentBytes(vms.beta)))
-    }
-    return { transfers, bytes, errors, mvm: flatness(samples.mvm), agents: flatness(samples.agents) }
+    return await soakBetween(mvm, vms, minutes)
   } finally {
     await mvm.stop()
   }
+}
+
+/** The same between two VMs that are there, of these names, and may send to each other. */
+export async function soakBetween(
+  mvm: Managed,
+  vms: Readonly<Record<"alpha" | "beta", Console>>,
+  minutes: number,
+): Promise<VmResult> {
+  const untilMs = Date.now() + minutes * 60_000
+  const errors: string[] = []
+  const samples = { mvm: [] as number[], agents: [] as number[] }
+  let [transfers, bytes] = [0, 0]
+  while (Date.now() < untilMs) {
+    const [from, to] = transfers % 2 === 0 ? (["alpha", "beta"] as const) : (["beta", "alpha"] as const)
+    // Each size in both directions.
+    const size = SIZES[(transfers >> 1) % SIZES.length]!
+    const wrong = await pass(vms[from], vms[to], { from, to, size, number: transfers })
+    if (wrong) errors.push(wrong)
+    transfers += 1
+    bytes += size
+    samples.mvm.push(anonymousBytes(mvm.servePid))
+    samples.agents.push((await agentBytes(vms.alpha)) + (await agentBytes(vms.beta)))
+  }
+  return { transfers, bytes, errors, mvm: flatness(samples.mvm), agents: flatness(samples.agents) }
 }
 
 /** @returns what was wrong with it */
