@@ -40,8 +40,8 @@ export class Deposits {
   readonly #outgoing = new Map<string, OutgoingDeposit>()
   /** Whose targets are asked to prove themselves. */
   readonly #proving = new Set<Collection>()
-  /** Regions that a member may still have mapped. */
-  #abandoned: { readonly uuid: string; readonly region: DepositRegion }[] = []
+  /** Regions that a member may still have mapped, until it says CLOSE of them. */
+  #abandoned: { readonly key: string; readonly uuid: string; readonly region: DepositRegion }[] = []
   readonly #timer: ReturnType<typeof setInterval>
 
   constructor(context: MvmContext, refusals: Refusals) {
@@ -59,10 +59,12 @@ export class Deposits {
     for (const { region } of this.#abandoned) region.free()
   }
 
-  /** Whether `id` is one that `member` fills or collects. */
+  /** Whether `id` is one that `member` fills or collects, or whose region it was given before its link began anew. */
   has(member: Member, id: Uint8Array): boolean {
     const key = toHex(id)
-    return this.#incoming.get(key)?.admission.member === member || this.#outgoing.get(key)?.member === member
+    if (this.#incoming.get(key)?.admission.member === member) return true
+    if (this.#outgoing.get(key)?.member === member) return true
+    return this.#abandoned.some((left) => left.key === key && left.uuid === member.record.uuid)
   }
 
   /** Resolves when it was answered. @throws MvmError why it is refused */
@@ -108,6 +110,8 @@ export class Deposits {
     if (incoming?.admission.member === member) this.#drop(incoming, false)
     const outgoing = this.#outgoing.get(key)
     if (outgoing?.member === member) this.#close(outgoing)
+    const { uuid } = member.record
+    this.#free((left) => left.key === key && left.uuid === uuid)
   }
 
   /** Its link is gone, and what it had under way with it. */
@@ -122,8 +126,7 @@ export class Deposits {
 
   /** The member can touch nothing any more: its machine ended, or began anew. */
   releaseAll(uuid: string): void {
-    for (const { uuid: owner, region } of this.#abandoned) if (owner === uuid) region.free()
-    this.#abandoned = this.#abandoned.filter(({ region }) => region.lengthBytes > 0)
+    this.#free((left) => left.uuid === uuid)
   }
 
   async #begin(member: Member, { requestId, fields: asked }: NamedMessage<"DEPOSIT">): Promise<void> {
@@ -286,7 +289,12 @@ export class Deposits {
     this.#incoming.delete(key)
     if (!abandoned) return region.free()
     region.abandon()
-    this.#abandoned.push({ uuid: admission.member.record.uuid, region })
+    this.#abandoned.push({ key, uuid: admission.member.record.uuid, region })
+  }
+
+  #free(isOver: (left: { readonly key: string; readonly uuid: string }) => boolean): void {
+    for (const left of this.#abandoned) if (isOver(left)) left.region.free()
+    this.#abandoned = this.#abandoned.filter(({ region }) => region.lengthBytes > 0)
   }
 
   #close(outgoing: OutgoingDeposit): void {

@@ -112,6 +112,22 @@ describe("a deposit", () => {
     nothingKept(mvm)
   })
 
+  test("whose depositor's link began anew holds its region until that depositor, and nobody else, says CLOSE", async () => {
+    const mvm = await mvmWith()
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    const { arena } = mvm.context
+    const { depositId } = await begin(a, "b", { memory: true })
+    const heldBytes = arena.sizeBytes - arena.freeBytes
+    expect(heldBytes).toBeGreaterThan(0)
+    await a.relink()
+    for (const member of [b, a]) {
+      expect(arena.sizeBytes - arena.freeBytes).toBe(heldBytes)
+      member.send("CLOSE", { channelId: depositId })
+      await member.settled()
+    }
+    expect(arena.freeBytes).toBe(arena.sizeBytes)
+  })
+
   test("that its depositor asks about again is answered as kept, and only with the same hash", async () => {
     const mvm = await mvmWith()
     const [a, b] = [await mvm.member("a"), await mvm.member("b")]
