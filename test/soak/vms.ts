@@ -46,10 +46,11 @@ export async function soakBetween(
   const errors: string[] = []
   const samples = { mvm: [] as number[], agents: [] as number[] }
   let [transfers, bytes] = [0, 0]
-  while (Date.now() < untilMs) {
-    const [from, to] = transfers % 2 === 0 ? (["alpha", "beta"] as const) : (["beta", "alpha"] as const)
-    // Each size in both directions.
-    const size = SIZES[(transfers >> 1) % SIZES.length]!
+  // However slow the machine, each size once; each round begins in the other direction than the one before.
+  while (Date.now() < untilMs || transfers < SIZES.length) {
+    const turn = transfers + Math.floor(transfers / SIZES.length)
+    const [from, to] = turn % 2 === 0 ? (["alpha", "beta"] as const) : (["beta", "alpha"] as const)
+    const size = SIZES[transfers % SIZES.length]!
     const wrong = await pass(vms[from], vms[to], { from, to, size, number: transfers })
     if (wrong) errors.push(wrong)
     transfers += 1
