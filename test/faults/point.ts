@@ -7,30 +7,40 @@
 
 import type { Direction } from "../integration/link-proxy.ts"
 
+/** Of local endpoints; QEMU, where there is one, is in test/e2e/faults. `b` is whoever receives. */
 export const VICTIMS = ["mvm", "agent a", "agent b", "sender", "receiver", "vtpm a", "vtpm b"] as const
 export type Victim = (typeof VICTIMS)[number]
+
+/** The two ends of a transfer. */
+export type Member = "a" | "b"
 
 export type Fault =
   | { readonly kind: "kill"; readonly victim: Victim }
   /** Stopped for longer than the link's patience with a torn frame, then let go on. */
   | { readonly kind: "freeze"; readonly victim: Victim }
-  | { readonly kind: "cut"; readonly member: string }
+  | { readonly kind: "cut"; readonly member: Member }
   | { readonly kind: "drop" }
   | { readonly kind: "repeat" }
 
 export type Moment =
   | {
-      readonly member: string
+      readonly member: Member
       readonly direction: Direction
       readonly message: string
       readonly phase: "before" | "after"
     }
   | { readonly afterMs: number }
 
-/** How the transfer in which the fault falls is made. */
+/**
+ * How the transfer in which the fault falls is made. `begun`: after the agent of `a` died and begins anew, which is
+ * where the fault falls. `relayed`: to a member that maps no memory; `resumed`: with the link of `a` cut in between.
+ * `deposited`: left with the MVM, then collected.
+ */
 export interface Transfer {
   readonly bytes: number
-  readonly mode: "plain" | "verify-first" | "sha256" | "requested" | "slow"
+  readonly mode:
+    | ("plain" | "verify-first" | "sha256" | "requested" | "slow")
+    | ("begun" | "relayed" | "resumed" | "deposited")
 }
 
 export interface FaultPoint {
@@ -40,7 +50,7 @@ export interface FaultPoint {
 }
 
 /** Every message of an opening, a transfer and its end, from `a` who sends to `b` who receives. */
-const TRANSITIONS: readonly (readonly [member: "a" | "b", direction: Direction, message: string])[] = [
+const TRANSITIONS: readonly (readonly [member: Member, direction: Direction, message: string])[] = [
   ["b", "to mvm", "OFFER"],
   ["b", "to guest", "DONE"],
   ["a", "to mvm", "ALLOC"],
@@ -70,8 +80,33 @@ const PERIODIC: typeof TRANSITIONS = [
   ["b", "to guest", "LEASE"],
 ]
 
+/** What only a relayed transfer sees. */
+const RELAYED: typeof TRANSITIONS = [
+  ["a", "to mvm", "RECORD"],
+  ["b", "to guest", "RECORD"],
+  ["b", "to mvm", "CREDIT"],
+  ["a", "to guest", "CREDIT"],
+]
+
+/** A relayed transfer whose link begins anew. */
+const RESUMED: typeof TRANSITIONS = [
+  ["a", "to mvm", "RESUME"],
+  ["b", "to guest", "RESUME"],
+]
+
+/** A deposit, and its collection. */
+const DEPOSITED: typeof TRANSITIONS = [
+  ["a", "to mvm", "DEPOSIT"],
+  ["a", "to guest", "DEPOSITING"],
+  ["a", "to mvm", "DEPOSIT_DATA"],
+  ["a", "to mvm", "DEPOSIT_FINISH"],
+  ["b", "to mvm", "COLLECT"],
+  ["b", "to guest", "COLLECTED"],
+  ["b", "to guest", "DEPOSIT_BYTES"],
+]
+
 /** An agent's beginning, which follows its end. */
-export const BEGINNINGS: typeof TRANSITIONS = [
+const BEGINNINGS: typeof TRANSITIONS = [
   ["a", "to mvm", "BOOT"],
   ["a", "to guest", "POKE"],
   ["a", "to mvm", "HELLO"],
@@ -99,6 +134,15 @@ const DISTURBANCES: readonly Fault[] = [
   { kind: "freeze", victim: "agent b" },
 ]
 
+/**
+ * Commands of a transfer are not there yet while an agent begins. A depositor that never heard of its region cannot let
+ * go of it, and the MVM holds it for a minute, for which no round waits: there, only deaths.
+ */
+function isPossible(fault: Fault, { mode }: Transfer): boolean {
+  if (mode === "begun") return !("victim" in fault && /sender|receiver/.test(fault.victim))
+  return mode !== "deposited" || fault.kind === "kill"
+}
+
 /** A fault at every transition: each process killed before and after it, and each disturbance at it. */
 export function everyPoint(): FaultPoint[] {
   const points: FaultPoint[] = []
@@ -107,6 +151,7 @@ export function everyPoint(): FaultPoint[] {
       for (const phase of ["before", "after"] as const) {
         for (const fault of phase === "before" ? [...KILLS, ...DISTURBANCES] : KILLS) {
           const transfer = transferOf(points.length)
+          if (!isPossible(fault, transfer)) continue
           // Where the reader asks, the two change places until the channel is open.
           const isSwapped = transfer.mode === "requested" && OPENING.has(message)
           const by = isSwapped ? (member === "a" ? "b" : "a") : member
@@ -117,6 +162,10 @@ export function everyPoint(): FaultPoint[] {
   }
   add(TRANSITIONS, (index) => TRANSFERS[index % TRANSFERS.length]!)
   add(PERIODIC, () => ({ bytes: 1_500_000, mode: "slow" }))
+  add(RELAYED, () => ({ bytes: 2_000_000, mode: "relayed" }))
+  add(RESUMED, () => ({ bytes: 2_000_000, mode: "resumed" }))
+  add(DEPOSITED, () => ({ bytes: 400_000, mode: "deposited" }))
+  add(BEGINNINGS, () => ({ bytes: 300_000, mode: "begun" }))
   return points
 }
 

@@ -1,18 +1,20 @@
 /**
  * @module test/faults/rig
  *
- * One MVM with two local endpoints in which a transfer is made, a fault falls into it, and everything that must
- * still be true is looked at: no wrong byte came out, nothing was reported that did not happen, nothing is left,
- * the audit chain holds and the next transfer works.
+ * One MVM with three local endpoints, one of which maps no memory, in which a transfer is made, a fault falls into
+ * it, and everything that must still be true is looked at: no wrong byte came out, nothing was reported that did not
+ * happen, nothing is left, the audit chain holds and the next transfer works.
  */
 
 import { readFileSync, readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { identifyProcess } from "../../src/platform/process.ts"
-import { TestHost, type Running } from "../integration/host.ts"
+import { ALLOW_ALL, TestHost, type Running } from "../integration/host.ts"
 import { LinkProxy } from "../integration/link-proxy.ts"
 import { descriptorsOf, processesOf } from "../integration/processes.ts"
-import type { Fault, FaultPoint, Moment, Transfer, Victim } from "./point.ts"
+import { allowedStatuses, contentOf, feed } from "./commands.ts"
+import { passDeposit, settleDeposit } from "./deposit.ts"
+import type { Fault, FaultPoint, Member, Moment, Transfer, Victim } from "./point.ts"
 
 const FREEZE_MS = 1500
 /** A link that lost a frame finds out with the next one, and begins a new epoch under whatever runs then. */
@@ -21,14 +23,6 @@ const DISTURBED_TRIES = 3
 const DESCRIPTOR_SLACK = 16
 /** Time for a command in a channel to hear that the other end is gone. */
 const WAITING_MS = 400
-const SLOW_PIECE = 100_000
-
-/** Statuses a command may end with whatever dies beside it: done, unreachable, interrupted by us, killed by us. */
-const HONEST_STATUSES = new Set([0, 3, 130, 137])
-/** Without its vTPM a command's own machine has failed it. */
-const WITHOUT_VTPM_STATUSES = new Set([...HONEST_STATUSES, 1])
-/** A cut or lost frame may also be a broken protocol to somebody. */
-const DISTURBED_STATUSES = new Set([...HONEST_STATUSES, 4, 5, 7])
 
 export interface Injected {
   /** False: the moment did not come in this transfer. */
@@ -38,6 +32,10 @@ export interface Injected {
   readonly deliveredBytes: number
 }
 
+const MEMBERS = ["a", "b", "c"] as const
+/** It says so; its records are relayed. */
+const MAPS_NOTHING = "c"
+
 interface Ends {
   sender?: Running
   receiver?: Running
@@ -46,6 +44,8 @@ interface Ends {
 export class Rig {
   readonly host: TestHost
   readonly #proxy: LinkProxy
+  /** Who receives in this round. */
+  #receiver: (typeof MEMBERS)[number] = "b"
   #round = 0
   #baseline: { descriptors: Record<string, number>; processes: number; sockets: string[] } | undefined
 
@@ -58,9 +58,14 @@ export class Rig {
     let host: TestHost | undefined
     const proxy = new LinkProxy(() => host!.state)
     try {
-      host = await TestHost.start({ guestState: proxy.guestState, onMember: proxy.add })
+      host = await TestHost.start({
+        guestState: proxy.guestState,
+        onMember: proxy.add,
+        agents: { [MAPS_NOTHING]: ["--map", "none"] },
+      })
+      host.writePolicy(ALLOW_ALL.replace("action", "deposit = true\naction"))
       const rig = new Rig(host, proxy)
-      for (const name of ["a", "b"]) await host.member(name)
+      for (const name of MEMBERS) await host.member(name)
       await rig.#transferWorks("at the start")
       rig.#baseline = rig.#resources()
       return rig
@@ -82,25 +87,42 @@ export class Rig {
   /** @throws Error that says what was not as promised. */
   async inject(point: FaultPoint): Promise<Injected> {
     this.#round += 1
+    const { mode } = point.transfer
+    this.#receiver = mode === "relayed" || mode === "resumed" ? MAPS_NOTHING : "b"
     const ends: Ends = {}
-    const reached = this.#arm(point.moment, point.fault, ends)
+    const reached = this.#arm(point.moment, point.fault, ends, mode === "resumed")
+    if (mode === "begun") {
+      // Whoever it waits for may be what dies.
+      await this.#begin("a").catch(() => {})
+      await reached().recovered
+      // One that found no MVM at its beginning ends; whoever supervises it starts it again.
+      if (this.host.agentOf("a").process.exitCode !== null) await this.host.agent("a")
+      await this.#recover()
+    }
     const content = contentOf(this.#round, point.transfer.bytes)
     const { delivered, said, ...outcome } = await this.#transfer(point.transfer, content, ends)
     this.#proxy.watcher = () => true
     const happened = reached()
-    this.#judge({ ...outcome, delivered, said }, content, point.fault)
+    this.#judge({ ...outcome, delivered, said }, content, point)
     await happened.recovered
     await this.#recover()
+    if (mode === "deposited") await settleDeposit(this.host, content, { ...outcome, delivered, said })
     await this.#transferWorks("after it", point.fault.kind === "kill" ? 1 : DISTURBED_TRIES)
     await this.#nothingIsLeft()
     return { ...outcome, reached: happened.reached }
   }
 
   /** Has `fault` fall at `moment`. The result tells, when the transfer is over, whether it did. */
-  #arm(moment: Moment, fault: Fault, ends: Ends): () => { reached: boolean; recovered: Promise<void> } {
+  #arm(
+    moment: Moment,
+    fault: Fault,
+    ends: Ends,
+    isCut: boolean,
+  ): () => { reached: boolean; recovered: Promise<void> } {
+    let isCutDue = isCut
     let recovered: Promise<void> | undefined
     const strike = (): void => {
-      if (!this.#isThere(fault, ends)) return
+      if (recovered || !this.#isThere(fault, ends)) return
       recovered ??= this.#strike(fault, ends)
       recovered.catch(() => {})
     }
@@ -108,8 +130,12 @@ export class Rig {
     if ("afterMs" in moment) timer = setTimeout(() => strike(), moment.afterMs)
     else {
       this.#proxy.watcher = (passing) => {
+        if (isCutDue && passing.name === "CREDIT") {
+          isCutDue = false
+          this.#proxy.cut("a")
+        }
         const isIt =
-          passing.member === moment.member &&
+          passing.member === this.#nameOf(moment.member) &&
           passing.direction === moment.direction &&
           passing.name === moment.message
         if (!isIt || recovered) return true
@@ -140,7 +166,7 @@ export class Rig {
   async #strike(fault: Fault, ends: Ends): Promise<void> {
     switch (fault.kind) {
       case "cut":
-        return this.#proxy.cut(fault.member)
+        return this.#proxy.cut(this.#nameOf(fault.member))
       case "freeze": {
         const pid = this.#pidOf(fault.victim, ends)
         if (pid === undefined) return
@@ -162,16 +188,11 @@ export class Rig {
         await host.serve()
         return
       case "agent a":
-      case "agent b": {
-        const agent = host.agentOf(nameOf(victim))
-        agent.kill("SIGKILL")
-        await agent.over()
-        await host.agent(nameOf(victim))
-        return
-      }
+      case "agent b":
+        return this.#begin(this.#ofVictim(victim))
       case "vtpm a":
       case "vtpm b": {
-        const member = nameOf(victim)
+        const member = this.#ofVictim(victim)
         const old = vtpmPid(host, member)
         if (old !== undefined) signal(old, "SIGKILL")
         // The agent's next life begins with another one.
@@ -180,6 +201,22 @@ export class Rig {
       default:
         return signal(this.#pidOf(victim, ends)!, "SIGKILL")
     }
+  }
+
+  #nameOf(member: Member): string {
+    return member === "a" ? "a" : this.#receiver
+  }
+
+  #ofVictim(victim: Victim): string {
+    return this.#nameOf(victim.endsWith("a") ? "a" : "b")
+  }
+
+  /** The agent of `name` dies and begins anew, whatever falls into that; then it is there. */
+  async #begin(name: string): Promise<void> {
+    const agent = this.host.agentOf(name)
+    agent.kill("SIGKILL")
+    await agent.over()
+    await this.host.agent(name)
   }
 
   #pidOf(victim: Victim, { sender, receiver }: Ends): number | undefined {
@@ -192,9 +229,9 @@ export class Rig {
         return receiver?.pid
       case "agent a":
       case "agent b":
-        return this.host.agentOf(nameOf(victim)).pid
+        return this.host.agentOf(this.#ofVictim(victim)).pid
       default:
-        return vtpmPid(this.host, nameOf(victim))
+        return vtpmPid(this.host, this.#ofVictim(victim))
     }
   }
 
@@ -211,30 +248,42 @@ export class Rig {
     said: string
   }> {
     const { host } = this
+    if (mode === "deposited") {
+      const passed = await passDeposit(host, content, ends)
+      return { ...passed, deliveredBytes: passed.delivered.length, channel: "" }
+    }
+    const receiver = this.#receiver
     const out = join(host.folder, "delivered")
     const words =
       mode === "verify-first" ? ["--verify-first"] : mode === "requested" ? ["a", "--request"] : []
     if (mode === "requested") {
-      ends.sender = host.send("a", "b", content, "--offer", "--json")
+      ends.sender = host.send("a", receiver, content, "--offer", "--json")
       await Promise.race([ends.sender.says("offering"), ends.sender.process.exited]).catch(() => {})
-      ends.receiver = host.spawn(["guest", "recv", "--local", "b", ...words], { stdout: out })
+      ends.receiver = host.spawn(["guest", "recv", "--local", receiver, ...words], { stdout: out })
     } else {
-      ends.receiver = host.spawn(["guest", "recv", "--local", "b", ...words], { stdout: out })
+      ends.receiver = host.spawn(["guest", "recv", "--local", receiver, ...words], { stdout: out })
       await Promise.race([ends.receiver.says("waiting for"), ends.receiver.process.exited]).catch(() => {})
       const more = mode === "sha256" ? ["--digest", "sha256"] : []
       const stdin = mode === "slow" ? "pipe" : content
-      ends.sender = host.send("a", "b", stdin, "--wait", "5s", "--json", ...more)
+      ends.sender = host.send("a", receiver, stdin, "--wait", "5s", "--json", ...more)
       if (mode === "slow") void feed(ends.sender, content)
     }
     const [first, second] = mode === "requested" ? [ends.receiver, ends.sender] : [ends.sender, ends.receiver]
     const firstStatus = await first.over()
-    const secondStatus = await this.#overUnlessWaiting(second, mode === "requested" ? "a" : "b")
-    const [sender, receiver] =
-      mode === "requested" ? [secondStatus, firstStatus] : [firstStatus, secondStatus]
+    const secondStatus = await this.#overUnlessWaiting(second, mode === "requested" ? "a" : receiver)
+    const statuses = [firstStatus, secondStatus]
+    const [sent, received] = mode === "requested" ? statuses.toReversed() : statuses
     const delivered = new Uint8Array(readFileSync(out))
     const channel = /"channel":"([0-9a-f]+)"/.exec(ends.sender.stderr())?.[1] ?? ""
     const said = `sender: ${ends.sender.stderr().trim()}; receiver: ${ends.receiver.stderr().trim()}`
-    return { sender, receiver, deliveredBytes: delivered.length, delivered, channel, said }
+    return {
+      sender: sent!,
+      receiver: received!,
+      deliveredBytes: delivered.length,
+      delivered,
+      channel,
+      said,
+    }
   }
 
   /** One that still waits for a first word of the other may do so for ever; one in a channel may not. */
@@ -261,14 +310,15 @@ export class Rig {
   #judge(
     outcome: { sender: number; receiver: number; delivered: Uint8Array; said: string },
     content: Uint8Array,
-    fault: Fault,
+    { fault, transfer }: FaultPoint,
   ): void {
     const { sender, receiver, delivered } = outcome
     const whole = delivered.length === content.length
     if (!content.subarray(0, delivered.length).every((byte, at) => byte === delivered[at])) {
       throw new Error(`a wrong byte among the ${delivered.length} delivered`)
     }
-    if (sender === 0 && !whole)
+    // A deposit that is kept may still be collected: that is looked at when everything runs again.
+    if (sender === 0 && !whole && transfer.mode !== "deposited")
       throw new Error(`reported as delivered with ${delivered.length} of ${content.length}`)
     if (receiver === 0 && !whole)
       throw new Error(`received "whole" with ${delivered.length} of ${content.length}`)
@@ -280,8 +330,7 @@ export class Rig {
 
   /** Everything that died runs again, by itself or by {@link #kill}. */
   async #recover(): Promise<void> {
-    await this.host.linked("a")
-    await this.host.linked("b")
+    for (const name of MEMBERS) await this.host.linked(name)
     await this.host.free()
   }
 
@@ -321,51 +370,15 @@ export class Rig {
 
   #resources(): { descriptors: Record<string, number>; processes: number; sockets: string[] } {
     const { host } = this
-    const pids = { mvm: host.serving.pid, a: host.agentOf("a").pid, b: host.agentOf("b").pid }
-    const descriptors = Object.fromEntries(
-      Object.entries(pids).map(([who, pid]) => [who, descriptorsOf(pid)]),
-    )
+    const pids = [
+      ["mvm", host.serving.pid] as const,
+      ...MEMBERS.map((name) => [name, host.agentOf(name).pid] as const),
+    ]
+    const descriptors = Object.fromEntries(pids.map(([who, pid]) => [who, descriptorsOf(pid)]))
     const run = join(host.state, "run")
     const sockets = readdirSync(run, { recursive: true }).map(String).sort()
     return { descriptors, processes: processesOf(host.folder).length, sockets }
   }
-}
-
-function allowedStatuses(fault: Fault): ReadonlySet<number> {
-  if (fault.kind !== "kill") return DISTURBED_STATUSES
-  return fault.victim.startsWith("vtpm") ? WITHOUT_VTPM_STATUSES : HONEST_STATUSES
-}
-
-/** Bytes that differ from place to place and from round to round. */
-function contentOf(round: number, bytes: number): Uint8Array {
-  const words = new Uint32Array(Math.ceil(bytes / 4))
-  let state = (round * 2654435761) >>> 0 || 1
-  for (let at = 0; at < words.length; at++) {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    words[at] = state
-  }
-  return new Uint8Array(words.buffer, 0, bytes)
-}
-
-/** Feeds a sender piece by piece, so that a re-measurement falls into the transfer. */
-async function feed(sender: Running, content: Uint8Array): Promise<void> {
-  const stdin = sender.process.stdin as Bun.FileSink
-  try {
-    for (let at = 0; at < content.length; at += SLOW_PIECE) {
-      await stdin.write(content.subarray(at, at + SLOW_PIECE))
-      await stdin.flush()
-      await Bun.sleep(100)
-    }
-    await stdin.end()
-  } catch {
-    // The sender is gone; its status tells.
-  }
-}
-
-function nameOf(victim: Victim): string {
-  return victim.slice(-1)
 }
 
 function vtpmPid(host: TestHost, member: string): number | undefined {
