@@ -151,6 +151,8 @@ export function everyPoint(): FaultPoint[] {
       for (const phase of ["before", "after"] as const) {
         for (const fault of phase === "before" ? [...KILLS, ...DISTURBANCES] : KILLS) {
           const transfer = transferOf(points.length)
+          // Before there is a link, no later frame tells of a lost one: the agent waits for longer than a round does.
+          if (fault.kind === "drop" && (message === "BOOT" || message === "POKE")) continue
           if (!isPossible(fault, transfer)) continue
           // Where the reader asks, the two change places until the channel is open.
           const isSwapped = transfer.mode === "requested" && OPENING.has(message)

@@ -195,8 +195,10 @@ export class Rig {
         const member = this.#ofVictim(victim)
         const old = vtpmPid(host, member)
         if (old !== undefined) signal(old, "SIGKILL")
-        // The agent's next life begins with another one.
-        return host.until(`another vTPM of ${member}`, () => (vtpmPid(host, member) ?? old) !== old)
+        // The agent's next life begins with another one; an agent that was just beginning has ended.
+        return host.until(`another vTPM of ${member}`, () => {
+          return (vtpmPid(host, member) ?? old) !== old || host.agentOf(member).process.exitCode !== null
+        })
       }
       default:
         return signal(this.#pidOf(victim, ends)!, "SIGKILL")
