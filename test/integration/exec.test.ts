@@ -2,7 +2,7 @@
 
 import { beforeAll, describe, expect, test } from "bun:test"
 import { createHash, randomBytes } from "node:crypto"
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { MIB, hostForFile, rule, type Outcome, type Running } from "./host.ts"
 
@@ -60,12 +60,11 @@ describe("exec", () => {
 
   test("ends with 127 where nobody serves, and 126 where the policy or the service refuses", async () => {
     expect(await exec("nobody")).toMatchObject({ status: 127 })
-    const once = await host().serves("b", "once", "--max-runs", "1", "--", "/bin/sleep", "1000")
-    const held = host().spawn(["guest", "exec", "b", "once", "--local", "a"])
-    await once.says("session")
-    await host().until("the first run", async () =>
-      (await exec("once")).stderr.includes("serves 1 at a time"),
-    )
+    await host().serves("b", "once", "--max-runs", "1", "--", "/bin/sh", "-c", "echo held; exec sleep 1000")
+    const out = join(host().folder, "once.out")
+    const held = host().spawn(["guest", "exec", "b", "once", "--local", "a"], { stdout: out })
+    await host().until("the first run", () => readFileSync(out, "utf8") === "held\n")
+    expect((await exec("once")).stderr).toContain("serves 1 at a time")
     expect((await exec("once")).status).toBe(125)
     held.kill("SIGTERM")
     expect(await held.over()).toBe(143)
@@ -134,6 +133,23 @@ describe("exec", () => {
     await host().until("the policy", async () => (await exec("status", "0")).status === 126)
     host().writePolicy(rule('service = "*"', 'from = "*"', 'to = "*"'))
     await host().until("the policy", async () => (await exec("status", "0")).status === 0)
+  })
+})
+
+describe("a service that is told to end", () => {
+  test("ends what runs for its callers first, whatever that does about it", async () => {
+    const text = "trap '' HUP TERM; echo $$; while :; do sleep 0.1; done"
+    const service = host().spawn(["guest", "serve", "stubborn", "--local", "b", "--", "/bin/sh", "-c", text])
+    await service.says("serving stubborn")
+    const out = join(host().folder, "stubborn.out")
+    const running = host().spawn(["guest", "exec", "b", "stubborn", "--local", "a"], { stdout: out })
+    await host().until("the run", () => readFileSync(out, "utf8").endsWith("\n"))
+    const pid = Number(readFileSync(out, "utf8"))
+    service.kill("SIGTERM")
+    expect(await running.over()).toBe(125)
+    expect(existsSync(`/proc/${pid}`)).toBe(true)
+    expect(await service.over()).toBe(0)
+    expect(existsSync(`/proc/${pid}`)).toBe(false)
   })
 })
 

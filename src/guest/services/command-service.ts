@@ -79,7 +79,8 @@ async function runOnPipes(call: ServiceCall, options: CommandOptions): Promise<v
     stream.stop(new MvmError("sink", "the program has ended"))
     await input
   } catch (error) {
-    group.hangUp()
+    // Until then it counts, and whoever stops the service waits for it.
+    await group.end()
     throw broken.aborted ? brokenBy(broken) : asMvmError(error)
   } finally {
     release()

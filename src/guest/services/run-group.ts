@@ -38,6 +38,12 @@ export class RunGroup {
     })
   }
 
+  /** Ends the group; resolves when its leader has ended. */
+  async end(): Promise<void> {
+    this.hangUp()
+    await this.#leader.exited
+  }
+
   /** Hangs up when `broken` fires. @returns what takes that back */
   endOn(broken: AbortSignal): () => void {
     const leave = (): void => this.hangUp()

@@ -22,6 +22,8 @@ const FIRST_RETRY_MS = 100
 const LAST_RETRY_MS = 5_000
 /** How long sessions may take to end once the service stops. */
 const STOP_MS = 5_000
+/** How long calls may take after that: a run that is asked to end may take 5 s, and is ended then. */
+const LAST_CALLS_MS = 7_000
 
 export interface ServiceOptions {
   readonly name: string
@@ -48,13 +50,13 @@ export class ServiceServer {
     this.#agentSocket = agentSocket
     this.#options = options
     this.#log = log.with({ service: options.name })
-    this.#calls = { handler: options.handler, limits: options.limits, log: this.#log, active: 0 }
+    this.#calls = { handler: options.handler, limits: options.limits, log: this.#log, active: new Set() }
     this.#onOffered = onOffered
     for (let offer = 0; offer < STANDING_OFFERS; offer++) void this.#stand()
   }
 
   get calls(): number {
-    return this.#calls.active
+    return this.#calls.active.size
   }
 
   get sessions(): number {
@@ -66,9 +68,10 @@ export class ServiceServer {
     this.#withdraw()
     for (const session of this.#sessions.keys()) session.finish()
     await Promise.all(this.#sessions.values())
+    await Promise.all(this.#calls.active)
   }
 
-  /** Takes the offers back, breaks calls off and resolves when all sessions have ended. */
+  /** Takes the offers back, breaks calls off and resolves when all sessions and what ran for them have ended. */
   async stop(): Promise<void> {
     this.#withdraw()
     const error = new MvmError("aborted", "the service stopped")
@@ -76,11 +79,11 @@ export class ServiceServer {
       session.resetAll(error)
       session.finish()
     }
-    const ended = new AbortController()
-    const all = Promise.all(this.#sessions.values()).finally(() => ended.abort())
-    await Promise.race([all, pause(STOP_MS, ended.signal)])
+    const all = Promise.all(this.#sessions.values())
+    await atMost(all, STOP_MS)
     for (const session of this.#sessions.keys()) session.fail(error)
     await all
+    await atMost(Promise.all(this.#calls.active), LAST_CALLS_MS)
   }
 
   #withdraw(): void {
@@ -138,4 +141,9 @@ export class ServiceServer {
     this.#sessions.set(session, running)
     if (this.#stopping.signal.aborted) session.finish()
   }
+}
+
+async function atMost(work: Promise<unknown>, timeMs: number): Promise<void> {
+  const over = new AbortController()
+  await Promise.race([work.finally(() => over.abort()), pause(timeMs, over.signal)])
 }

@@ -23,8 +23,8 @@ export interface ServiceCalls {
   readonly handler: ServiceHandler
   readonly limits: ServiceLimits
   readonly log: Log
-  /** Calls under way, of all callers. */
-  active: number
+  /** Calls under way, of all callers: each is there until nothing of it runs. */
+  readonly active: Set<Promise<void>>
 }
 
 interface WaitingRun {
@@ -88,12 +88,11 @@ export class ServiceSession {
     const { limits } = this.#calls
     const streams = run ? [stream, run.stream] : [stream]
     const fail = (error: MvmError): void => streams.forEach((one) => one.reset(error))
-    if (this.#calls.active >= limits.maxRuns) {
+    if (this.#calls.active.size >= limits.maxRuns) {
       return fail(new MvmError("busy", `the service serves ${limits.maxRuns} at a time`))
     }
     const { maxMs, maxBytes } = limits
     const timer = maxMs === undefined ? undefined : setTimeout(() => fail(timeIsOver(maxMs)), maxMs)
-    this.#calls.active += 1
     const call: ServiceCall = {
       caller: this.#caller,
       arg,
@@ -101,10 +100,11 @@ export class ServiceSession {
       run: run && { side: new Side(run.stream, "answerer"), terminal: run.terminal },
       broken: AbortSignal.any(streams.map(({ broken }) => broken)),
     }
-    void this.#run(call, fail).finally(() => {
+    const running = this.#run(call, fail).finally(() => {
       clearTimeout(timer)
-      this.#calls.active -= 1
+      this.#calls.active.delete(running)
     })
+    this.#calls.active.add(running)
   }
 
   async #run(call: ServiceCall, fail: (error: MvmError) => void): Promise<void> {

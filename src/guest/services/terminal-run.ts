@@ -81,7 +81,8 @@ export async function runInTerminal(
     await stream.end().catch(() => {})
     stream.stop(new MvmError("sink", "the program has ended"))
   } catch (error) {
-    group.hangUp()
+    // Until then it counts, and whoever stops the service waits for it.
+    await group.end()
     throw error
   } finally {
     release()

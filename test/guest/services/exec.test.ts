@@ -144,7 +144,7 @@ describe("a caller that goes", () => {
       service.pair.answerer.fail(new MvmError("aborted", "the other end went"))
       expect(await codeOf(run.over)).toBe("aborted")
       await until(() => pids.every((pid) => identifyProcess(pid) === undefined))
-      await until(() => service.calls.active === 0)
+      await until(() => service.calls.active.size === 0)
     } finally {
       rmSync(folder, { recursive: true })
     }
@@ -164,14 +164,34 @@ describe("limits", () => {
       await stream.end()
       await stream.read()
     }
-    await until(() => service.calls.active === 0)
+    await until(() => service.calls.active.size === 0)
     expect((await service.run(utf8("again"))).stdout).toBe("again")
   })
+
+  test.each([undefined, { name: "dumb", columns: 80, rows: 24 }])(
+    "of runs at once count a run until it has ended, not until its caller went (terminal %p)",
+    async (terminal) => {
+      const service = shell(
+        "trap '' HUP; echo $$; while :; do sleep 0.1; done",
+        { terminal: true },
+        { ...NO_LIMITS, maxRuns: 1, maxMs: 300 },
+      )
+      const output = new Kept()
+      const run = service.start({ input: new Typed(), output, errors: new Kept() }, { terminal })
+      expect(await codeOf(run.over)).toBe("timeout")
+      const pid = Number(output.text)
+      expect(identifyProcess(pid)).toBeDefined()
+      expect(await codeOf(service.run())).toBe("busy")
+      await until(() => service.calls.active.size === 0)
+      expect(identifyProcess(pid)).toBeUndefined()
+    },
+    15_000,
+  )
 
   test("of time end a run that takes longer", async () => {
     const service = shell("exec sleep 100", {}, { ...NO_LIMITS, maxMs: 100 })
     expect(await codeOf(service.run())).toBe("timeout")
-    await until(() => service.calls.active === 0)
+    await until(() => service.calls.active.size === 0)
   })
 
   test("of bytes end a run that takes or gives more", async () => {
