@@ -110,6 +110,33 @@ describe("a deposit", () => {
     await nothingLeft()
   })
 
+  test("is given to one of those that collect at once, and the next to another", async () => {
+    await allow()
+    const contents = [noise(4 * MIB), noise(3 * MIB)]
+    for (const content of contents) expect((await deposit("a", "b", content)).status).toBe(0)
+    const outs = Array.from({ length: 6 }, (_, index) => join(host().folder, `at-once-${index}`))
+    const outcomes = await Promise.all(outs.map((out) => collect("b", "--output", out)))
+    const got = outs.filter((_, index) => outcomes[index]?.status === 0).map((out) => readFileSync(out))
+    expect(got.map(({ length }) => length).sort()).toEqual([3 * MIB, 4 * MIB])
+    for (const content of contents) expect(got.some((bytes) => bytes.equals(content))).toBe(true)
+    for (const { status } of outcomes) expect([0, 3]).toContain(status)
+    await nothingLeft()
+  })
+
+  test("that is being taken is not taken once more at the same time", async () => {
+    await allow()
+    expect((await deposit("a", "b", noise(2 * MIB))).status).toBe(0)
+    const [{ id } = { id: "" }] = await waiting()
+    // A pipe that nobody reads: the first is in the middle of it.
+    const first = host().spawn(["guest", "recv", "--deposited", "--local", "b"], { stdout: "pipe" })
+    await host().until("the first to have begun", async () => (await collect("b")).status === 3)
+    const again = await collect("b", "--again", id)
+    expect([again.status, again.stderr]).toEqual([3, expect.stringContaining("is being taken by another")])
+    const got = await new Response(first.process.stdout as ReadableStream).bytes()
+    expect([await first.over(), got.length]).toEqual([0, 2 * MIB])
+    await nothingLeft()
+  })
+
   test("is waited for", async () => {
     await allow()
     const receiver = host().spawn(["guest", "recv", "--deposited", "--local", "b", "--wait", "20s"], {

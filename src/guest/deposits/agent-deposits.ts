@@ -20,7 +20,7 @@ import { noMvm, type LinkClient, type Membership } from "../link-client.ts"
 import { STEP_MS, type AgentDepositParts } from "./agent-parts.ts"
 import { DeliveredLog } from "./delivered-log.ts"
 import { FilledDeposit } from "./filled-deposit.ts"
-import { TakenDeposit } from "./taken-deposit.ts"
+import { TakenDeposit, type TakenParts } from "./taken-deposit.ts"
 import { Window } from "./window.ts"
 
 const LIST_MS = 5_000
@@ -30,6 +30,8 @@ export type WaitingDeposit = Fields<"DEPOSITS">["waiting"][number]
 
 export class AgentDeposits {
   readonly #parts: AgentDepositParts
+  /** hex of the ids of those that a command is being given: nobody else gets them meanwhile. */
+  readonly #taking = new Set<string>()
   #delivered: { readonly path: string; readonly log: DeliveredLog } | undefined
 
   constructor(parts: AgentDepositParts) {
@@ -85,31 +87,51 @@ export class AgentDeposits {
    * The oldest deposit that nobody was given yet.
    *
    * @param wanted `again` is the id of one to take whatever became of it before
-   * @throws MvmError `unreachable` when none waits, `unknown_outcome` when all that wait were begun before; as the
-   *   MVM said; `signature`, `integrity` or `protocol` when what it said does not verify.
+   * @throws MvmError `unreachable` when none waits, `unknown_outcome` when all that wait were begun before, `busy`
+   *   when the one to take again is being taken; as the MVM said; `signature`, `integrity` or `protocol` when what it said does not verify.
    */
   async collect(wanted: LocalFields<"COLLECT">, program: Program): Promise<TakenDeposit> {
     const me = this.#membership()
     const log = this.#log(me)
     const { again, service, source } = wanted
     const { waiting } = again ? { waiting: [] } : await this.waiting({ service, source }, program)
-    const doubtful: WaitingDeposit[] = []
-    let id = again
-    for (const deposit of waiting) {
-      const state = log.stateOf(toHex(deposit.depositId))
-      if (state === "delivered" || state === "settled") {
-        await this.#receiptAgain(deposit.depositId, program, log)
-      } else if (state === "begun" || deposit.taken === "elsewhere") {
-        doubtful.push(deposit)
-      } else {
-        id ??= deposit.depositId
-      }
+    for (const { depositId } of waiting) await this.#receiptAgain(depositId, program, log)
+    // From here to the reservation nothing waits: what two collectors see is different.
+    if (again) {
+      if (!this.#taking.has(toHex(again))) return this.#take(again, program, log)
+      throw new MvmError("busy", `deposit ${toHex(again)} is being taken by another command`)
     }
-    if (!id) throw nothingWaits(wanted, doubtful)
-    return this.#take(id, program, log)
+    const doubtful: WaitingDeposit[] = []
+    for (const deposit of waiting) {
+      const key = toHex(deposit.depositId)
+      if (this.#taking.has(key)) continue
+      const state = log.stateOf(key)
+      if (state === undefined && deposit.taken !== "elsewhere") {
+        return this.#take(deposit.depositId, program, log)
+      }
+      if (state === undefined || state === "begun") doubtful.push(deposit)
+    }
+    throw nothingWaits(wanted, doubtful)
   }
 
+  /** Reserves it before anything is waited for, until it is closed. */
   async #take(depositId: Uint8Array, program: Program, log: DeliveredLog): Promise<TakenDeposit> {
+    const key = toHex(depositId)
+    const release = (): void => void this.#taking.delete(key)
+    this.#taking.add(key)
+    try {
+      return await this.#open(depositId, program, { log, release })
+    } catch (error) {
+      release()
+      throw error
+    }
+  }
+
+  async #open(
+    depositId: Uint8Array,
+    program: Program,
+    { log, release }: Pick<TakenParts, "log" | "release">,
+  ): Promise<TakenDeposit> {
     const me = this.#membership()
     const { fields } = await this.#client.link.request(
       "COLLECT",
@@ -126,11 +148,21 @@ export class AgentDeposits {
     )
     verifySource(statement, secret.laddress, fields.sealedKey)
     const { window } = await this.#openWindow(me, fields)
-    return new TakenDeposit(this.#parts, { statement, signed: fields.statement, secret, window, log })
+    return new TakenDeposit(this.#parts, {
+      statement,
+      signed: fields.statement,
+      secret,
+      window,
+      log,
+      release,
+    })
   }
 
-  /** It was given out, and the MVM did not hear of it: it is told before anything else. */
+  /** Where it was given out, and the MVM did not hear of it: it is told before anything else. */
   async #receiptAgain(depositId: Uint8Array, program: Program, log: DeliveredLog): Promise<void> {
+    const key = toHex(depositId)
+    const state = log.stateOf(key)
+    if ((state !== "delivered" && state !== "settled") || this.#taking.has(key)) return
     let taken: TakenDeposit | undefined
     try {
       taken = await this.#take(depositId, program, log)

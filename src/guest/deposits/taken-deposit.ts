@@ -21,6 +21,8 @@ export interface TakenParts {
   readonly secret: DepositSecret
   readonly window: Window
   readonly log: DeliveredLog
+  /** Others may have it again. */
+  release(): void
 }
 
 export class TakenDeposit {
@@ -94,6 +96,7 @@ export class TakenDeposit {
   }
 
   close(): void {
+    this.#parts.release()
     this.#parts.window.close()
     this.#parts.secret.key.fill(0)
     if (this.#isSettled) return
