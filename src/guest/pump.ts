@@ -21,7 +21,7 @@ import {
   withoutReceipt,
 } from "./end-statement.ts"
 import { Input, type Source } from "./input.ts"
-import { Sink } from "./sink.ts"
+import { Sink, outputOf, type Output } from "./sink.ts"
 import type { Spool } from "./spool.ts"
 
 /** The longest time without a look at the agent's socket. */
@@ -110,6 +110,8 @@ export interface ReceiveOptions {
   readonly onProgress?: Progress | undefined
   /** Hold everything back here until the digest agreed; without it, records are released as they come. */
   readonly spool?: Spool | undefined
+  /** Pass control characters on to a terminal. */
+  readonly isRaw?: boolean
 }
 
 /**
@@ -123,7 +125,7 @@ export async function receiveAll(
   fd: number,
   options: ReceiveOptions = {},
 ): Promise<TransferSummary> {
-  const output = new Sink(fd, end)
+  const output = outputOf(fd, end, options.isRaw ?? false)
   try {
     return await receiveInto(end, output, options)
   } finally {
@@ -133,7 +135,7 @@ export async function receiveAll(
 
 async function receiveInto(
   end: ChannelEnd,
-  output: Sink,
+  output: Output,
   { onProgress, spool }: ReceiveOptions,
 ): Promise<TransferSummary> {
   const content = end.decision.digestMode === "sha256" ? new Sha256() : undefined

@@ -11,16 +11,25 @@
  */
 
 import { closeSync, constants, fstatSync, openSync, writeSync, type Stats } from "node:fs"
+import { isatty } from "node:tty"
 import { MvmError, errnoOf } from "../lib/errors.ts"
 import { POLLIN, POLLOUT, PollSet } from "../platform/posix.ts"
 import { Attention } from "./attention.ts"
 import { turn } from "./channel-end.ts"
+import { VisibleBytes } from "./streams/visible-writer.ts"
 
 /** The longest time without a look at the agent's socket. */
 const IDLE_POLL_MS = 200
 
 /** PIPE_BUF: a pipe, terminal or socket that polls as writable takes so much without blocking. */
 const READY_BYTES = 4096
+
+/** Where what a peer says goes. */
+export interface Output {
+  /** @throws MvmError `sink` when nobody takes more, and what the channel's check does. */
+  write(bytes: Uint8Array): Promise<void>
+  close(): void
+}
 
 /** What a sink needs of its channel. */
 export interface SinkChannel {
@@ -29,7 +38,7 @@ export interface SinkChannel {
   check(): void
 }
 
-export class Sink {
+export class Sink implements Output {
   readonly #fd: number
   readonly #isOwn: boolean
   readonly #mostBytes: number
@@ -56,7 +65,6 @@ export class Sink {
     ])
   }
 
-  /** @throws MvmError `sink` when the descriptor takes no more, and what the channel's check does. */
   async write(bytes: Uint8Array): Promise<void> {
     let mayWrite = this.#isPrompt
     for (let at = 0; at < bytes.length;) {
@@ -90,6 +98,18 @@ export class Sink {
       throw this.#failed(errno, error)
     }
   }
+}
+
+/**
+ * A {@link Sink}; a terminal is shown control characters as text.
+ *
+ * @param isRaw pass them on to a terminal, too
+ */
+export function outputOf(fd: number, channel: SinkChannel, isRaw: boolean): Output {
+  const sink = new Sink(fd, channel)
+  if (isRaw || !isatty(fd)) return sink
+  const visible = new VisibleBytes()
+  return { write: (bytes) => sink.write(visible.of(bytes)), close: () => sink.close() }
 }
 
 /** /dev/null takes everything at once. @spec Linux Documentation/admin-guide/devices.txt (char 1:3) */

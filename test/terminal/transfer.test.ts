@@ -7,7 +7,7 @@
 import { describe, expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { MIB, hostForFile, type Running } from "../integration/host.ts"
+import { MIB, hostForFile, rule, type Running } from "../integration/host.ts"
 import type { Terminal } from "../cli/tmux.ts"
 import { coloursIn, inOrder, nothingLeft, terminalOf } from "./terminals.ts"
 
@@ -92,6 +92,47 @@ test("a receiver's progress is shown while its output goes elsewhere", async () 
   expect(await terminal.screen()).toContain("from a: 8.00 MiB in")
   expect(await sender.over()).toBe(0)
   await inOrder(terminal)
+})
+
+describe("control characters of a peer", () => {
+  const hostile = "a\u001b[31mb\u001b]0;title\u0007c\td\u009b2Je\n"
+
+  test.each([
+    ["recv", "send"],
+    ["recv --verify-first", "send"],
+    ["recv --deposited --wait 20s", "deposit"],
+  ])("are shown as text by %s", async (command, verb) => {
+    await host().policy(rule('service = "*"', 'from = "*"', 'to = "*"', "deposit = true"), "a", "b", "allow")
+    const terminal = await terminalOf(host(), { columns: 100 })
+    await terminal.type(`mvm guest ${command} --local b`)
+    await terminal.shows("waiting for")
+    const stdin = Buffer.from(hostile)
+    const { status } = await host().runWith({ stdin }, "guest", verb, "--local", "a", "b")
+    expect([status, await terminal.ended()]).toEqual([0, 0])
+    expect(await terminal.screen()).toMatch(/a\\u001b\[31mb\\u001b\]0;title\\u0007c +d\\u009b2Je/)
+    expect(terminal.raw()).not.toContain("\u001b[31m")
+  })
+
+  test("are passed on with --raw, and where the output is no terminal", async () => {
+    const terminal = await terminalOf(host())
+    for (const words of ["--raw", "| cat"]) {
+      await terminal.type(`mvm guest recv --local b ${words}`)
+      await terminal.shows("waiting for")
+      const sender = await host().runWith(
+        { stdin: Buffer.from("<\u001b[31mred>") },
+        "guest",
+        "send",
+        "--local",
+        "a",
+        "b",
+      )
+      expect(sender).toMatchObject({ status: 0 })
+      expect(await terminal.ended()).toBe(0)
+      await terminal.type("clear")
+      expect(await terminal.ended()).toBe(0)
+    }
+    expect(terminal.raw().split("<\u001b[31mred>").length).toBe(3)
+  })
 })
 
 describe("Ctrl-C", () => {

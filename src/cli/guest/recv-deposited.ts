@@ -9,7 +9,7 @@ import { AgentClient } from "../../guest/agent-client.ts"
 import { Partial } from "../../guest/copy/partial.ts"
 import { DepositClient } from "../../guest/deposits/deposit-client.ts"
 import { CollectedContent } from "../../guest/deposits/deposit-content.ts"
-import { Sink } from "../../guest/sink.ts"
+import { outputOf } from "../../guest/sink.ts"
 import { fromHex, toHex, utf8 } from "../../lib/bytes.ts"
 import { MvmError, asMvmError, errnoOf } from "../../lib/errors.ts"
 import { formatSize } from "../../lib/units.ts"
@@ -60,7 +60,7 @@ async function takeOne(
   try {
     const content = await CollectedContent.fetch(client, collected, (bytes) => line.update(bytes))
     try {
-      if (wanted.output === undefined) await toStdout(client, content)
+      if (wanted.output === undefined) await toStdout(client, content, call.flag("raw"))
       else await toFile(client, content, wanted.output)
     } finally {
       content.close()
@@ -99,9 +99,9 @@ async function awaitDeposit(
 }
 
 /** Nobody can take back what a pipe has: that it was begun is remembered before the first byte. */
-async function toStdout(client: DepositClient, content: CollectedContent): Promise<void> {
+async function toStdout(client: DepositClient, content: CollectedContent, isRaw: boolean): Promise<void> {
   const { agent } = client
-  const sink = new Sink(STDOUT, { agent, check: () => agent.check() })
+  const sink = outputOf(STDOUT, { agent, check: () => agent.check() }, isRaw)
   try {
     await client.tell("begun")
     await content.release((bytes) => sink.write(bytes))

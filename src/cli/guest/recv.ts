@@ -42,6 +42,7 @@ export const guestRecv: CommandSpec = {
       flags: "--verify-first",
       description: "write nothing until all of it came and the digest agreed (held in TMPDIR)",
     },
+    { flags: "--raw", description: "pass control characters on to a terminal" },
     { flags: "--quiet", description: "say nothing on success" },
     { flags: "--json", description: "report the outcome as JSON on stderr" },
     ...AGENT_OPTIONS,
@@ -93,7 +94,7 @@ export const guestRecv: CommandSpec = {
           label: `from ${source ?? "anybody"}`,
           totalBytes: undefined,
           begin,
-          run: (end, onProgress) => receiveAll(end, STDOUT, { onProgress, spool }),
+          run: (end, onProgress) => receiveAll(end, STDOUT, { onProgress, spool, isRaw: call.flag("raw") }),
         })
       } finally {
         spool?.close()

@@ -9,22 +9,31 @@ import { printable } from "../../lib/log.ts"
 import { utf8 } from "../../lib/bytes.ts"
 import type { ByteWriter } from "./descriptor-duplex.ts"
 
-export class VisibleWriter implements ByteWriter {
-  readonly #to: ByteWriter
+/** Makes bytes that come piece by piece visible. */
+export class VisibleBytes {
   readonly #decoder = new TextDecoder()
   /** A carriage return that was the last character: alone it is shown, before a line end it is part of that. */
   #heldReturn = ""
+
+  /** Trust: the bytes are the peer's. @returns what a terminal may be given; nothing while a character is incomplete */
+  of(bytes: Uint8Array): Uint8Array {
+    const text = this.#heldReturn + this.#decoder.decode(bytes, { stream: true })
+    this.#heldReturn = text.endsWith("\r") ? "\r" : ""
+    return utf8(visible(text.slice(0, text.length - this.#heldReturn.length)))
+  }
+}
+
+export class VisibleWriter implements ByteWriter {
+  readonly #to: ByteWriter
+  readonly #visible = new VisibleBytes()
 
   constructor(to: ByteWriter) {
     this.#to = to
   }
 
-  /** Trust: the bytes are the peer's. */
   async write(bytes: Uint8Array): Promise<void> {
-    const text = this.#heldReturn + this.#decoder.decode(bytes, { stream: true })
-    this.#heldReturn = text.endsWith("\r") ? "\r" : ""
-    const shown = visible(text.slice(0, text.length - this.#heldReturn.length))
-    if (shown !== "") await this.#to.write(utf8(shown))
+    const shown = this.#visible.of(bytes)
+    if (shown.length > 0) await this.#to.write(shown)
   }
 
   end(): void {
