@@ -45,6 +45,17 @@ describe("a connection to a command", () => {
     expect(digestOf(readFileSync(out))).toBe(digestOf(bytes))
   })
 
+  test("ends with its service, though nothing more comes from its input", async () => {
+    await host().serves("b", "brief", "--", "/bin/echo", "all of it")
+    const out = join(host().folder, "brief.out")
+    const running = host().spawn(["guest", "connect", "b:brief", "--local", "a"], {
+      stdin: "pipe",
+      stdout: out,
+    })
+    expect([await running.over(), running.stderr()]).toEqual([0, ""])
+    expect(readFileSync(out, "utf8")).toBe("all of it\n")
+  })
+
   test("many at once all find the service", async () => {
     const all = await Promise.all(
       Array.from({ length: 12 }, (_, index) => connect("echo", new TextEncoder().encode(`number ${index}`))),

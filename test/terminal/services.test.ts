@@ -71,6 +71,32 @@ describe("exec --pty", () => {
   })
 })
 
+describe("connect", () => {
+  test.each(["a command", "a socket"])(
+    "to %s ends with it, and the next key is the shell's",
+    async (kind) => {
+      const server = Bun.listen({
+        hostname: "127.0.0.1",
+        port: 0,
+        socket: { data() {}, open: (socket) => void socket.end("all of it\n") },
+      })
+      const name = kind === "a command" ? "brief" : "brief-socket"
+      const how =
+        kind === "a command" ? ["--", "/bin/echo", "all of it"] : ["--tcp", `127.0.0.1:${server.port}`]
+      await host().serves("b", name, ...how)
+      const terminal = await terminalOf(host())
+      const modes = await terminal.modes()
+      await terminal.type(`mvm guest connect b:${name} --local a`)
+      expect(await terminal.ended()).toBe(0)
+      expect(await terminal.screen()).toContain("\nall of it\n")
+      expect(await terminal.run("echo $((6*7)) | grep -x 42")).toBe(0)
+      expect(await terminal.modes()).toBe(modes)
+      await callsOver()
+      server.stop(true)
+    },
+  )
+})
+
 describe("forward", () => {
   test("ends at Ctrl-C with a connection open, and lets go of its address", async () => {
     const terminal = await terminalOf(host(), { columns: 120 })

@@ -1,10 +1,11 @@
 /** @module cli/guest/connect */
 
 import { isatty } from "node:tty"
+import { taking } from "../../guest/services/end-of-input.ts"
 import { DescriptorDuplex, readerOf, writerOf } from "../../guest/streams/descriptor-duplex.ts"
 import { join } from "../../guest/streams/join.ts"
 import { VisibleWriter } from "../../guest/streams/visible-writer.ts"
-import { asMvmError } from "../../lib/errors.ts"
+import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { CommandSpec } from "../command.ts"
 import {
   CALL_OPTIONS,
@@ -36,7 +37,11 @@ export const guestConnect: CommandSpec = {
     try {
       const output = writerOf(STDOUT)
       const shown = call.flag("raw") || !isatty(STDOUT) ? output : new VisibleWriter(output)
-      await join(new DescriptorDuplex(readerOf(STDIN), shown), client.connect())
+      const own = new DescriptorDuplex(readerOf(STDIN), shown)
+      // A program's input may go on after it has heard all; who types waits for nothing more.
+      const meaning = isatty(STDIN) ? "end" : "close"
+      const hangUp = (): void => own.stop(new MvmError("sink", "the service has said all"))
+      await join(taking(own, meaning, hangUp), client.connect())
       const summary = await client.finish()
       if (!call.flag("json")) return
       const milliseconds = Math.round(performance.now() - startedMs)

@@ -50,6 +50,10 @@ export class BoundedDuplex implements JoinableDuplex {
     this.#stream.stop(error)
   }
 
+  whenUnread(listener: (error: MvmError) => void): void {
+    this.#stream.whenUnread?.(listener)
+  }
+
   reset(error: MvmError): void {
     this.#stream.reset(error)
   }

@@ -12,6 +12,8 @@ import type { ByteDuplex } from "./byte-duplex.ts"
 export interface JoinableDuplex extends ByteDuplex {
   /** Nothing more is read here; what is written goes on. Idempotent. */
   stop(error: MvmError): void
+  /** Calls `listener` once the other end reads no more, where that can be known before something is written. */
+  whenUnread?(listener: (error: MvmError) => void): void
 }
 
 /**
@@ -30,6 +32,8 @@ export async function join(one: JoinableDuplex, other: JoinableDuplex): Promise<
  * @throws MvmError as the side that broke off did.
  */
 export async function carry(from: JoinableDuplex, to: JoinableDuplex): Promise<void> {
+  // A read that waits would wait for something that nobody wants.
+  to.whenUnread?.((error) => from.stop(error))
   try {
     for (;;) {
       const bytes = await readUntilStopped(from)

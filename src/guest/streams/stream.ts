@@ -62,6 +62,7 @@ export class Stream implements ByteDuplex {
   #receiving: "open" | "discarding" | "ended" = "open"
   #jobs: Job[] = []
   #writeFailure: MvmError | undefined
+  #onUnread: ((error: MvmError) => void) | undefined
   #readFailure: MvmError | undefined
   #reader: PromiseWithResolvers<Uint8Array | null> | undefined
   #forgotten = false
@@ -97,6 +98,12 @@ export class Stream implements ByteDuplex {
 
   async end(): Promise<void> {
     if (this.#sending === "open") await this.#queue(undefined)
+  }
+
+  /** @param listener the only one; called with `sink` when a STOP came, or has come. */
+  whenUnread(listener: (error: MvmError) => void): void {
+    this.#onUnread = listener
+    if (this.#writeFailure?.code === "sink") listener(this.#writeFailure)
   }
 
   /** This end reads no more; what it sends goes on. The other end's writes fail with `sink`. Idempotent. */
@@ -186,12 +193,15 @@ export class Stream implements ByteDuplex {
         if (this.#held.isEmpty) this.#reader?.resolve(null)
         this.#reader = undefined
         return this.#settle()
-      case "STOP":
+      case "STOP": {
         if (this.#sending === "ended") return
         this.#sending = "ended"
-        this.#writeFails(unread(peerError(frame.fields)))
+        const error = unread(peerError(frame.fields))
+        this.#writeFails(error)
         this.#owner.say(this, "END", {})
-        return this.#settle()
+        this.#settle()
+        return this.#onUnread?.(error)
+      }
       case "RESET": {
         const error = peerError(frame.fields)
         this.#receiving = "ended"
