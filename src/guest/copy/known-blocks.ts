@@ -13,6 +13,9 @@ import { partialNameOf } from "./names.ts"
 import { Partial } from "./partial.ts"
 import type { TargetFolder } from "./target-folder.ts"
 
+/** Every use of what is read ends before the next one: files that wait by the hundred share it. */
+const buffer = new Uint8Array(BLOCK_BYTES)
+
 export class KnownBlocks {
   readonly count: number
   /** The file that is filled, if it is what is known: what is kept stays where it is. */
@@ -20,7 +23,6 @@ export class KnownBlocks {
   readonly #fd: number
   readonly #digests: Uint8Array[] = []
   readonly #extents: Extents
-  readonly #buffer = new Uint8Array(BLOCK_BYTES)
   #isOpen = true
 
   private constructor(fd: number, count: number, partial?: Partial) {
@@ -97,6 +99,6 @@ export class KnownBlocks {
 
   #read(block: number): Block {
     const offset = block * BLOCK_BYTES
-    return readBlock(this.#fd, this.#extents, { offset, endOffset: offset + BLOCK_BYTES }, this.#buffer)
+    return readBlock(this.#fd, this.#extents, { offset, endOffset: offset + BLOCK_BYTES }, buffer)
   }
 }
