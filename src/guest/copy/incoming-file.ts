@@ -71,7 +71,7 @@ export class IncomingFile {
     this.sentBytes = 0
     this.keptBytes = 0
     this.#trying(() => {
-      this.#partial ??= Partial.open(this.target.folder, this.name)
+      this.#partial ??= Partial.open(this.target.folder, this.name, this.target.owner)
       this.#partial.keep(known?.partial ? known.count * BLOCK_BYTES : 0)
     })
   }

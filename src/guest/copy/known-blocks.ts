@@ -37,10 +37,10 @@ export class KnownBlocks {
    *
    * @throws MvmError `busy`, and the system's errors
    */
-  static ofPartial({ folder }: TargetFolder, name: Uint8Array, most: number): KnownBlocks | undefined {
-    const left = folder.status(partialNameOf(name))
+  static ofPartial({ folder, owner }: TargetFolder, name: Uint8Array, most: number): KnownBlocks | undefined {
+    const left = folder.status(partialNameOf(name, owner))
     if (most === 0 || left === undefined || left.lengthBytes < BLOCK_BYTES) return undefined
-    const partial = Partial.open(folder, name)
+    const partial = Partial.open(folder, name, owner)
     const count = Math.min(most, partial.keptBlocks)
     if (count > 0) return new KnownBlocks(partial.fd, count, partial)
     partial.leave()

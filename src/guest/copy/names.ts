@@ -91,9 +91,15 @@ export function checkLinkText(text: Uint8Array, depth: number, policy: LinkPolic
   }
 }
 
-/** Where the content of `name` is gathered until it is whole: hidden, in the same folder, the same at each try. */
-export function partialNameOf(name: Uint8Array): Uint8Array {
-  return utf8(PARTIAL_PREFIX + toHex(sha256(name)).slice(0, PARTIAL_HEX))
+/**
+ * Where the content of `name` is gathered until it is whole: hidden, in the same folder, the same at each try.
+ *
+ * @param owner whose it is alone, where senders must not learn what others left there
+ */
+export function partialNameOf(name: Uint8Array, owner?: Uint8Array): Uint8Array {
+  // A separator that no name has.
+  const whole = owner === undefined ? name : concat(name, SEPARATOR, owner)
+  return utf8(PARTIAL_PREFIX + toHex(sha256(whole)).slice(0, PARTIAL_HEX))
 }
 
 export function isPartialName(name: Uint8Array): boolean {

@@ -32,21 +32,27 @@ export class Partial {
   #keptBytes: number
   #isOpen = true
 
-  private constructor(fd: number, folder: Folder, finalName: Uint8Array, keptBytes: number) {
+  private constructor(
+    fd: number,
+    folder: Folder,
+    names: { own: Uint8Array; final: Uint8Array },
+    keptBytes: number,
+  ) {
     this.fd = fd
     this.#folder = folder
-    this.#finalName = finalName
-    this.#name = partialNameOf(finalName)
+    this.#finalName = names.final
+    this.#name = names.own
     this.#keptBytes = keptBytes
   }
 
   /**
    * Takes up or begins the file that will be `finalName` in `folder`.
    *
+   * @param owner as {@link partialNameOf} takes it
    * @throws MvmError `busy` while another copy fills it, and the system's errors.
    */
-  static open(folder: Folder, finalName: Uint8Array): Partial {
-    const name = partialNameOf(finalName)
+  static open(folder: Folder, finalName: Uint8Array, owner?: Uint8Array): Partial {
+    const name = partialNameOf(finalName, owner)
     for (let round = 0; round < TRIES; round += 1) {
       const fd = openOrRemove(folder, name)
       if (fd === undefined) continue
@@ -58,7 +64,7 @@ export class Partial {
         } else if (!tryLock(fd)) {
           throw new MvmError("busy", "another copy writes this file now")
         } else if (folder.status(name)?.identity === status.identity) {
-          return new Partial(fd, folder, finalName, statusOf(fd).lengthBytes)
+          return new Partial(fd, folder, { own: name, final: finalName }, statusOf(fd).lengthBytes)
         }
         closeSync(fd)
       } catch (error) {

@@ -37,6 +37,8 @@ export interface ReceiverOptions {
   readonly checksum: boolean
   /** Whether the sender may learn digests of files that are here already. */
   readonly reveals: boolean
+  /** The sender's UUID, where the one that asks is the one that sends. */
+  readonly sender?: Uint8Array | undefined
   readonly observer: CopyObserver
   /** What this end asks for, where it is the one that asks. */
   readonly request?: CopyRequest
@@ -62,6 +64,7 @@ export class Receiver {
     this.#account = new LimitAccount(options.limits, () => folder.freeBytes())
     this.#responder = new Responder(this.#wire, folder, {
       ...options,
+      sender: options.sender,
       tally: this.#tally,
       account: this.#account,
       settling: this.#settling,

@@ -46,6 +46,8 @@ export interface ResponderOptions {
   readonly links: LinkPolicy
   readonly checksum: boolean
   readonly reveals: boolean
+  /** Who sends; where nothing is revealed, partials are each sender's own. */
+  readonly sender: Uint8Array | undefined
   readonly tally: Tally
   readonly account: LimitAccount
   readonly settling: Settling
@@ -66,7 +68,7 @@ export class Responder {
   constructor(wire: CopyWire<"receiver">, folder: Folder, options: ResponderOptions) {
     this.#wire = wire
     this.#options = options
-    this.#stack = [TargetFolder.root(folder, options.settling)]
+    this.#stack = [TargetFolder.root(folder, options.settling, options.reveals ? undefined : options.sender)]
   }
 
   /** Entries without an answer. */
@@ -174,7 +176,7 @@ export class Responder {
       this.#wire.send("SAME", { index })
       return this.#done("symlink", top.pathOf(name), "same", 0)
     }
-    const partial = partialNameOf(name)
+    const partial = partialNameOf(name, top.owner)
     if (folder.status(partial)) folder.remove(partial)
     folder.link(partial, text)
     folder.setTime(partial, modified)

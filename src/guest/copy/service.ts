@@ -32,9 +32,9 @@ export interface CopyService {
 
 /** A service that serves copies: a call each. */
 export function copyService(service: CopyService): ServiceHandler {
-  return async ({ stream, run }) => {
+  return async ({ caller, stream, run }) => {
     if (run) throw new MvmError("refused", "this service is for mvm guest cp")
-    await serveCopy(stream, service)
+    await serveCopy(stream, service, { caller: caller.uuid })
   }
 }
 
@@ -44,12 +44,13 @@ export function copyService(service: CopyService): ServiceHandler {
  * Trust: the request is a peer's. Its paths are walked one folder at a time from the one that is shown, and no link
  * is followed on the way.
  *
+ * @param caller the peer's UUID
  * @throws MvmError why it was not done, which the peer was told as well
  */
 export async function serveCopy(
   stream: ByteDuplex,
   service: CopyService,
-  observer: CopyObserver = {},
+  { caller, observer = {} }: { caller?: Uint8Array; observer?: CopyObserver } = {},
 ): Promise<CopySummary> {
   try {
     const input = new ByteInput(stream)
@@ -59,7 +60,7 @@ export async function serveCopy(
     }
     const ended =
       request.direction === "push"
-        ? await take(stream, input, { service, request, observer })
+        ? await take(stream, input, { service, request, observer, caller })
         : await give(stream, input, { service, request, observer })
     return ended.summary()
   } catch (error) {
@@ -73,12 +74,13 @@ interface Copy {
   readonly service: CopyService
   readonly request: CopyRequest
   readonly observer: CopyObserver
+  readonly caller?: Uint8Array | undefined
 }
 
 async function take(
   stream: ByteDuplex,
   input: ByteInput,
-  { service, request, observer }: Copy,
+  { service, request, observer, caller }: Copy,
 ): ReturnType<Receiver["run"]> {
   if (!service.mayWrite) throw new MvmError("refused", "this folder is read-only")
   const [path] = request.paths
@@ -93,7 +95,7 @@ async function take(
   return new Receiver(
     stream,
     target,
-    { limits, links, checksum, reveals: service.mayRead, observer },
+    { limits, links, checksum, reveals: service.mayRead, sender: caller, observer },
     input,
   ).run()
 }

@@ -21,6 +21,8 @@ const FOREIGN_PARTIAL_MS = 7 * 86_400_000
 export class TargetFolder {
   readonly path: Uint8Array
   readonly depth: number
+  /** Whose partials are taken up here, as `partialNameOf` takes it. */
+  readonly owner: Uint8Array | undefined
   readonly #folder: Folder | undefined
   readonly #parent: TargetFolder | undefined
   readonly #attributes: FileAttributes | undefined
@@ -36,10 +38,17 @@ export class TargetFolder {
   private constructor(
     settling: Settling,
     folder: Folder | undefined,
-    place: { path: Uint8Array; existed: boolean; parent?: TargetFolder; attributes?: FileAttributes },
+    place: {
+      path: Uint8Array
+      existed: boolean
+      owner: Uint8Array | undefined
+      parent?: TargetFolder
+      attributes?: FileAttributes
+    },
   ) {
-    const { path, existed, parent, attributes } = place
+    const { path, existed, owner, parent, attributes } = place
     this.path = path
+    this.owner = owner
     this.depth = parent ? parent.depth + 1 : 0
     this.#settling = settling
     this.#folder = folder
@@ -51,8 +60,8 @@ export class TargetFolder {
   }
 
   /** @param folder the target; closed with everything else */
-  static root(folder: Folder, settling: Settling): TargetFolder {
-    return new TargetFolder(settling, folder, { path: new Uint8Array(0), existed: true })
+  static root(folder: Folder, settling: Settling, owner?: Uint8Array): TargetFolder {
+    return new TargetFolder(settling, folder, { path: new Uint8Array(0), existed: true, owner })
   }
 
   /** Whether it was refused, and with it all that is announced below. */
@@ -88,13 +97,14 @@ export class TargetFolder {
       folder.close()
       throw error
     }
-    const place = { path, existed, parent: this, attributes }
+    const place = { path, existed, owner: this.owner, parent: this, attributes }
     return { entered: new TargetFolder(this.#settling, folder, place), existed }
   }
 
   /** Stands for a folder that could not be entered while what lies below it is still announced. */
   enterRefused(): TargetFolder {
-    return new TargetFolder(this.#settling, undefined, { path: this.path, existed: true, parent: this })
+    const { path, owner } = this
+    return new TargetFolder(this.#settling, undefined, { path, existed: true, owner, parent: this })
   }
 
   /** A file of this folder is wanted. */

@@ -15,6 +15,8 @@ import type { Side } from "./side.ts"
 /** Who calls, as the MVM attests it in the DECISION. */
 export interface CallerFacts {
   readonly peer: string
+  /** 16 bytes */
+  readonly uuid: Uint8Array
   readonly verdict: DecisionEnd["verdict"]
   readonly measurement: DecisionEnd["kind"]
   /** Path and hex digest of the asking program, as its measured agent asserts them */
@@ -48,6 +50,7 @@ export function callerFacts(decision: Decision): CallerFacts {
   const { asker, service, rule, channelId } = decision
   return {
     peer: asker.name,
+    uuid: asker.uuid,
     verdict: asker.verdict,
     measurement: asker.kind,
     program: { path: asker.program.path, digest: toHex(asker.program.digest) },

@@ -24,6 +24,8 @@ export interface Copied {
 export interface CopySettings extends Partial<Omit<CopyOptions, "observer">> {
   readonly service?: Partial<CopyService>
   readonly observer?: CopyObserver
+  /** Who asks. */
+  readonly caller?: Uint8Array
   readonly prepare?: (streams: StreamPair) => void
 }
 
@@ -49,7 +51,7 @@ export function pull(served: string, paths: readonly string[], target: string, s
 
 async function copy(
   served: string,
-  { recursive = true, checksum = false, totals = false, service, observer, prepare }: CopySettings,
+  { recursive = true, checksum = false, totals = false, service, observer, caller, prepare }: CopySettings,
   run: (streams: StreamPair, options: CopyOptions) => Promise<Tally>,
 ): Promise<Copied> {
   const streams = streamPair()
@@ -62,14 +64,15 @@ async function copy(
       observer?.entry?.(report)
     },
   }
-  const serving = serveCopy(streams.b, {
+  const whole: CopyService = {
     folder: served,
     mayRead: true,
     mayWrite: true,
     limits: NO_LIMITS,
     links: "inside",
     ...service,
-  }).then(
+  }
+  const serving = serveCopy(streams.b, whole, caller ? { caller } : {}).then(
     () => undefined,
     (error: unknown) => asMvmError(error),
   )

@@ -158,6 +158,28 @@ describe("a partial", () => {
     expect(differences(source, target)).toBe("")
   })
 
+  test("in a folder that is write-only is its sender's alone: another learns nothing of it", async () => {
+    const { source, target } = places()
+    writeFileSync(join(source, "file"), noise(8 * MIB))
+    const [one, other] = [new Uint8Array(16).fill(1), new Uint8Array(16).fill(2)]
+    const service = { mayRead: false }
+    await push([join(source, "file")], target, "", { ...breakAt(6 * MIB), service, caller: one })
+    const [partial] = partialsIn(target)
+    expect(partial).toBeDefined()
+    // Whoever guesses what somebody else sends is asked for all of it.
+    const guessed = await push([join(source, "file")], target, "", {
+      ...breakAt(7 * MIB),
+      service,
+      caller: other,
+    })
+    expect(guessed.error?.message).toBe("the test broke it")
+    expect(partialsIn(target).length).toBe(2)
+    const own = await push([join(source, "file")], target, "", { service, caller: one })
+    expect([own.error, own.reports[0]?.outcome]).toEqual([undefined, "resumed"])
+    expect(partialsIn(target)).not.toContain(partial!)
+    expect(differences(source, target)).not.toBe("")
+  })
+
   test.each([
     ["a link to a file elsewhere", "ln -s"],
     ["a hard link to one", "ln"],

@@ -20,6 +20,7 @@ import { sessionPair, type SessionPair } from "../streams/session-pair.ts"
 
 const CALLER: CallerFacts = {
   peer: "web",
+  uuid: new Uint8Array(16),
   verdict: "trusted",
   measurement: "kernel",
   program: { path: "/usr/bin/mvm", digest: "00".repeat(32) },
