@@ -109,6 +109,29 @@ describe("a deposit survives", () => {
   })
 })
 
+describe("a collector that waits", () => {
+  test.each(["the MVM", "its agent"])("goes on waiting when %s begins anew", async (who) => {
+    const file = await prepared()
+    const taking = take("--wait", "60s", "--output", out("awaited"))
+    await Bun.sleep(1500)
+    if (who === "the MVM") {
+      await host().stopServe("SIGTERM")
+      await Bun.sleep(1500)
+      await host().serve()
+      await Promise.all(["a", "b"].map((name) => host().linked(name)))
+    } else {
+      host().agentOf("b").kill("SIGTERM")
+      await host().agentOf("b").over()
+      await Bun.sleep(1500)
+      await host().agent("b")
+    }
+    expect([taking.process.exitCode, taking.stderr()]).toEqual([null, ""])
+    expect(await leave("a", file).over()).toBe(0)
+    expect([await taking.over(), taking.stderr()]).toEqual([0, expect.stringContaining("the hash agrees")])
+    expect(readFileSync(out("awaited")).equals(Buffer.from(CONTENT))).toBe(true)
+  })
+})
+
 describe("there is all of a deposit or nothing", () => {
   test.each(["a", "bare"])(
     "when the command of %s is killed at any moment",

@@ -11,7 +11,7 @@ import { DepositClient } from "../../guest/deposits/deposit-client.ts"
 import { CollectedContent } from "../../guest/deposits/deposit-content.ts"
 import { outputOf } from "../../guest/sink.ts"
 import { fromHex, toHex, utf8 } from "../../lib/bytes.ts"
-import { MvmError, asMvmError, errnoOf } from "../../lib/errors.ts"
+import { MvmError, asMvmError, errnoOf, type ErrorCode } from "../../lib/errors.ts"
 import { formatSize } from "../../lib/units.ts"
 import { Folder } from "../../platform/folder.ts"
 import type { Call } from "../command.ts"
@@ -21,6 +21,8 @@ import { ProgressLine, WaitingLine, note } from "../output.ts"
 const STDOUT = 1
 const LOOK_MS = 1000
 const READ_WRITE_ALL = 0o666
+/** Nothing waits, or whoever knows is not there now. */
+const PASSING: ReadonlySet<ErrorCode> = new Set(["unreachable", "no_mvm", "no_agent", "aborted", "timeout"])
 
 export interface Wanted {
   readonly source: string | undefined
@@ -73,7 +75,7 @@ async function takeOne(
   }
 }
 
-/** Looks again and again until something waits, or the time is over. */
+/** Looks again and again until something waits, or the time is over; the MVM and an agent that was there may restart. */
 async function awaitDeposit(
   call: Call,
   asked: Parameters<DepositClient["collect"]>[0],
@@ -82,14 +84,17 @@ async function awaitDeposit(
   const isWaiting = deadline > performance.now() && !call.flag("quiet")
   const line = isWaiting ? new WaitingLine(`waiting for a deposit, service ${asked.service}`) : undefined
   try {
-    for (;;) {
-      const agent = await AgentClient.connect(agentSocket(call))
-      const client = new DepositClient(agent)
+    for (let hadAgent = false; ;) {
+      let agent: AgentClient | undefined
       try {
+        agent = await AgentClient.connect(agentSocket(call))
+        hadAgent = true
+        const client = new DepositClient(agent)
         return { client, collected: await client.collect(asked) }
       } catch (error) {
-        agent.close()
-        if (asMvmError(error).code !== "unreachable" || performance.now() >= deadline) throw error
+        agent?.close()
+        const isPassing = hadAgent && PASSING.has(asMvmError(error).code)
+        if (!isPassing || performance.now() >= deadline) throw error
       }
       await Bun.sleep(Math.min(LOOK_MS, Math.max(0, deadline - performance.now())))
     }
