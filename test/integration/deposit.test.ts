@@ -75,6 +75,16 @@ describe("a deposit", () => {
     expect((await host().audit("deposit_receipt")).length).toBeGreaterThan(0)
   })
 
+  test("is completed by its id, at its target and by the operator", async () => {
+    await allow()
+    expect((await deposit("a", "b", Buffer.from("x"))).status).toBe(0)
+    const [{ id } = { id: "" }] = await waiting()
+    const complete = (...words: string[]) => host().must("__complete", "--", ...words)
+    expect(await complete("deposit", "rm", "")).toContain(id.slice(0, 12))
+    expect(await complete("guest", "recv", "--deposited", "--local", "b", "--again", "")).toContain(id)
+    await throwAway()
+  })
+
   test("goes to standard output as well, and nothing comes twice", async () => {
     await allow()
     expect((await deposit("a", "b", Buffer.from("hello"))).status).toBe(0)

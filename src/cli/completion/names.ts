@@ -6,6 +6,7 @@
  */
 
 import { join } from "node:path"
+import { AgentClient } from "../../guest/agent-client.ts"
 import { listPeers } from "../../guest/peers.ts"
 import { printable } from "../../lib/log.ts"
 import { RpcClient } from "../../platform/json-rpc.ts"
@@ -19,9 +20,10 @@ const MAX_NAMES = 1000
 export async function namesOf(kind: NameKind, wanted: Wanted): Promise<Candidate[]> {
   const late = new AbortController()
   const timer = setTimeout(() => late.abort(), LIMIT_MS)
-  const isPeers = wanted.isGuest && (kind === "peer" || (kind === "service" && wanted.target !== undefined))
+  const isKnownThere =
+    kind === "peer" || kind === "deposit" || (kind === "service" && wanted.target !== undefined)
   try {
-    if (isPeers) return clean(await fromAgent(kind, wanted, late.signal))
+    if (wanted.isGuest && isKnownThere) return clean(await fromAgent(kind, wanted, late.signal))
     return clean(await fromDaemon(kind === "peer" ? "vm" : kind, wanted, late.signal))
   } catch {
     return []
@@ -42,7 +44,7 @@ async function fromDaemon(kind: string, { options }: Wanted, late: AbortSignal):
   }
 }
 
-/** VMs that this one may reach, or the services of one of them. */
+/** VMs that this one may reach, the services of one of them, or what was left for this one. */
 async function fromAgent(
   kind: NameKind,
   { options, target }: Wanted,
@@ -53,10 +55,30 @@ async function fromAgent(
     local: options.get("--local"),
     state: options.get("--state"),
   })
+  if (kind === "deposit") return depositsOf(socket, late)
   const peers = await listPeers(socket, late)
   if (kind === "peer") return peers.map(({ name, verdict }) => ({ value: name, description: verdict }))
   const services = peers.find(({ name }) => name === target)?.services ?? []
   return [...new Set(services.map(({ name }) => name))].map((value) => ({ value, description: "" }))
+}
+
+async function depositsOf(socket: string, late: AbortSignal): Promise<Candidate[]> {
+  const agent = await AgentClient.connect(socket)
+  const close = (): void => agent.close()
+  late.addEventListener("abort", close)
+  try {
+    agent.send("STATUS", {})
+    const { deposits } = JSON.parse(await agent.until(() => agent.state)) as {
+      deposits: readonly { id: string; source: string; service: string }[] | null
+    }
+    return (deposits ?? []).map(({ id, source, service }) => ({
+      value: id,
+      description: `${service} of ${source}`,
+    }))
+  } finally {
+    late.removeEventListener("abort", close)
+    agent.close()
+  }
 }
 
 /** One candidate is one line, and its words go to a terminal. */

@@ -45,6 +45,8 @@ const PLACEHOLDERS: Readonly<Record<string, Kind>> = {
   service: "service",
   id: "channel",
   channel: "channel",
+  deposit: "deposit",
+  tag: "tag",
   file: "file",
   path: "file",
   dir: "directory",
@@ -53,20 +55,21 @@ const PLACEHOLDERS: Readonly<Record<string, Kind>> = {
 /** Placeholders that stand for one of several. */
 const COMPOUND: Readonly<Record<string, string>> = { places: "file|target:path" }
 
-/** Where the word of the placeholder says too little. */
-const EXCEPTIONS: Readonly<Record<string, Kind | undefined>> = {
+/** Where the word of the placeholder says too little: an argument of a command, or an option as its flags say. */
+export const EXCEPTIONS: Readonly<Record<string, Kind | undefined>> = {
   "vm create <name>": undefined,
-  "deposit rm <id>": "deposit",
   // A path inside the VM.
   "measure approve [path]": undefined,
   "measure remove [path]": undefined,
-  "--service": "service",
-  "--vm": "vm",
-  "--local": "endpoint",
-  "--tag": "tag",
-  "--untag": "tag",
-  "--group": "tag",
-  "--kind": "audit-kind",
+  "--service <name>": "service",
+  "--source <name>": "peer",
+  "--local <name>": "endpoint",
+  "--tag <name>": "tag",
+  "--untag <name>": "tag",
+  "--kind <word>": "audit-kind",
+  // Of this system, which its own tools know.
+  "--user <name>": undefined,
+  "--group <name>": undefined,
 }
 
 /** @param words what follows "mvm", the last one as far as it is typed */
@@ -170,12 +173,12 @@ function readWords(spec: CommandSpec, words: readonly string[]): ReadWords {
 }
 
 function ofOption(place: Wanted, option: OptionSpec, typed: string): Wanted {
-  const name = optionName(option)
+  const { flags } = option
   if (option.values) {
     const values = option.values.map((value) => ({ value: `${place.prefix}${value}`, description: "" }))
     return { ...place, candidates: values.filter(({ value }) => value.startsWith(typed)) }
   }
-  const kind = name in EXCEPTIONS ? EXCEPTIONS[name] : PLACEHOLDERS[placeholdersOf(option.flags)[0] ?? ""]
+  const kind = flags in EXCEPTIONS ? EXCEPTIONS[flags] : PLACEHOLDERS[placeholdersOf(flags)[0] ?? ""]
   return { ...place, kinds: kind ? [kind] : [] }
 }
 

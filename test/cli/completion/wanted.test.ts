@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { COMMANDS } from "../../../src/cli/commands.ts"
 import { optionName, type CommandSpec } from "../../../src/cli/command.ts"
 import { shellWords } from "../../../src/cli/completion/shell-words.ts"
-import { wantedAt } from "../../../src/cli/completion/wanted.ts"
+import { EXCEPTIONS, wantedAt } from "../../../src/cli/completion/wanted.ts"
 
 function values(...words: string[]): string[] {
   return wantedAt(COMMANDS, words).candidates.map(({ value }) => value)
@@ -64,6 +64,14 @@ describe("an option", () => {
     expect(kinds("audit", "list", "--kind", "")).toEqual(["audit-kind"])
     expect(kinds("guest", "recv", "--local", "")).toEqual(["endpoint"])
     expect(kinds("serve", "--arena", "")).toEqual([])
+    expect(kinds("measure", "show", "--group", "")).toEqual(["tag"])
+    expect(kinds("guest", "recv", "--deposited", "--again", "")).toEqual(["deposit"])
+    expect(kinds("guest", "serve", "x", "--source", "")).toEqual(["peer"])
+  })
+
+  test("whose value is a user or a group of the system has no names of ours", () => {
+    expect(kinds("guest", "serve", "x", "--user", "")).toEqual([])
+    expect(kinds("guest", "agent", "--group", "")).toEqual([])
   })
 
   test("that can do without a value leaves room for the next argument", () => {
@@ -77,6 +85,17 @@ describe("an option", () => {
   })
 })
 
+describe("an exception", () => {
+  test.each(Object.keys(EXCEPTIONS))("%s is an argument or an option that there is", (key) => {
+    const usages = COMMANDS.flatMap(({ usage }) => {
+      const verb = usage.replace(/ [<[].*$/, "")
+      return (usage.match(/[<[][^>\]]*[>\]]/g) ?? []).map((placeholder) => `${verb} ${placeholder}`)
+    })
+    const flags = COMMANDS.flatMap(({ options = [] }) => options.map((option) => option.flags))
+    expect([...usages, ...flags]).toContain(key)
+  })
+})
+
 describe("an argument", () => {
   test("is of the kind that the usage line says", () => {
     expect(kinds("vm", "start", "w")).toEqual(["vm"])
@@ -84,6 +103,7 @@ describe("an argument", () => {
     expect(kinds("measure", "explain", "")).toEqual(["vm", "channel"])
     expect(kinds("measure", "approve", "web", "")).toEqual([])
     expect(kinds("channel", "close", "3")).toEqual(["channel"])
+    expect(kinds("deposit", "rm", "")).toEqual(["deposit"])
     expect(kinds("policy", "test", "")).toEqual(["service"])
     expect(kinds("policy", "test", "default", "")).toEqual(["vm"])
     expect(kinds("policy", "test", "default", "a", "b", "")).toEqual([])
