@@ -2,7 +2,7 @@
 
 import { beforeAll, describe, expect, test } from "bun:test"
 import { randomBytes } from "node:crypto"
-import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net"
 import { join } from "node:path"
 import { MIB, hostForFile, rule, type Running } from "./host.ts"
@@ -214,6 +214,30 @@ describe("serve --all", () => {
     await running.says("serving service=second")
     expect([await ask("first"), await ask("second")]).toEqual(["changed\n", "mended\n"])
     expect(await end(running)).toBe(0)
+  })
+
+  test("counts what runs for a service still when its file is read anew, and ends that too when it stops", async () => {
+    const folder = join(host().folder, "counted.d")
+    mkdirSync(folder)
+    const write = (greeting: string): void =>
+      writeFileSync(
+        join(folder, "counted.toml"),
+        `command = ["/bin/sh", "-c", "echo ${greeting}; exec sleep 1000"]\nmax_runs = 1\n`,
+        { mode: 0o644 },
+      )
+    write("first")
+    const running = host().spawn(["guest", "serve", "--all", folder, "--local", "b"])
+    await running.says("serving service=counted")
+    const out = join(host().folder, "counted.out")
+    const held = host().spawn(["guest", "exec", "b", "counted", "--local", "a"], { stdout: out })
+    await host().until("the first run", () => readFileSync(out, "utf8") === "first\n")
+    write("second")
+    running.kill("SIGHUP")
+    await running.says("leaving service=counted")
+    const next = await host().run("guest", "exec", "b", "counted", "--local", "a", "--wait", "10s")
+    expect([next.status, next.stderr]).toEqual([125, expect.stringContaining("serves 1 at a time")])
+    expect(await end(running)).toBe(0)
+    expect(await held.over()).toBe(125)
   })
 
   test("serves one file alone with --file", async () => {

@@ -17,8 +17,14 @@ import { DescriptorDuplex, readerOf, writerOf, type ByteReader } from "../stream
 import { carry } from "../streams/join.ts"
 import { taking, type EndOfInput } from "./end-of-input.ts"
 import { RunGroup } from "./run-group.ts"
-import { brokenBy, callerEnvironment, type ServiceCall, type ServiceHandler } from "./service.ts"
-import { MAX_ERRORS_BYTES, type Side } from "./side.ts"
+import {
+  brokenBy,
+  callerEnvironment,
+  type CalledRun,
+  type ServiceCall,
+  type ServiceHandler,
+} from "./service.ts"
+import { MAX_ERRORS_BYTES } from "./side.ts"
 import { runInTerminal } from "./terminal-run.ts"
 
 export interface CommandOptions {
@@ -73,7 +79,7 @@ async function runOnPipes(call: ServiceCall, options: CommandOptions): Promise<v
     if (run) void group.obey(run.side).catch((error: unknown) => stream.reset(asMvmError(error)))
     await Promise.all([
       carry(program, stream),
-      run && stderr ? carryErrors(readerOf(stderr.readFd), run.side) : undefined,
+      run && stderr ? carryErrors(readerOf(stderr.readFd), run) : undefined,
       child.exited,
     ])
     stream.stop(new MvmError("sink", "the program has ended"))
@@ -115,10 +121,11 @@ function spawn(
   }
 }
 
-async function carryErrors(reader: ByteReader, side: Side): Promise<void> {
+async function carryErrors(reader: ByteReader, { side, countErrors }: CalledRun): Promise<void> {
   for (;;) {
     const bytes = await reader.read()
     if (bytes === null) return
+    countErrors(bytes.length)
     for (let at = 0; at < bytes.length; at += MAX_ERRORS_BYTES) {
       await side.send("ERRORS", { bytes: bytes.subarray(at, at + MAX_ERRORS_BYTES) })
     }

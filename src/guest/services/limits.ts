@@ -13,7 +13,7 @@ export interface ServiceLimits {
   readonly maxRuns: number
   /** Of one call; undefined: as long as it takes */
   readonly maxMs: number | undefined
-  /** Of one call, in each direction; undefined: any number */
+  /** Of one call, in each direction, standard error with the output; undefined: any number */
   readonly maxBytes: number | undefined
 }
 
@@ -38,8 +38,13 @@ export class BoundedDuplex implements JoinableDuplex {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    this.#count((this.#writtenBytes += bytes.length))
+    this.countWritten(bytes.length)
     await this.#stream.write(bytes)
+  }
+
+  /** Counts what is given beside the stream. @throws MvmError `too_large` */
+  countWritten(bytes: number): void {
+    this.#count((this.#writtenBytes += bytes))
   }
 
   end(): Promise<void> {

@@ -31,6 +31,8 @@ export interface ServiceOptions {
   readonly source: string | undefined
   readonly handler: ServiceHandler
   readonly limits: ServiceLimits
+  /** Calls of the same service as it was before; undefined: there are none */
+  readonly active?: Set<Promise<void>>
 }
 
 export class ServiceServer {
@@ -50,13 +52,14 @@ export class ServiceServer {
     this.#agentSocket = agentSocket
     this.#options = options
     this.#log = log.with({ service: options.name })
-    this.#calls = { handler: options.handler, limits: options.limits, log: this.#log, active: new Set() }
+    const { handler, limits, active = new Set() } = options
+    this.#calls = { handler, limits, log: this.#log, active, own: new Set() }
     this.#onOffered = onOffered
     for (let offer = 0; offer < STANDING_OFFERS; offer++) void this.#stand()
   }
 
   get calls(): number {
-    return this.#calls.active.size
+    return this.#calls.own.size
   }
 
   get sessions(): number {
@@ -68,7 +71,7 @@ export class ServiceServer {
     this.#withdraw()
     for (const session of this.#sessions.keys()) session.finish()
     await Promise.all(this.#sessions.values())
-    await Promise.all(this.#calls.active)
+    await Promise.all(this.#calls.own)
   }
 
   /** Takes the offers back, breaks calls off and resolves when all sessions and what ran for them have ended. */
@@ -83,7 +86,7 @@ export class ServiceServer {
     await atMost(all, STOP_MS)
     for (const session of this.#sessions.keys()) session.fail(error)
     await all
-    await atMost(Promise.all(this.#calls.active), LAST_CALLS_MS)
+    await atMost(Promise.all(this.#calls.own), LAST_CALLS_MS)
   }
 
   #withdraw(): void {

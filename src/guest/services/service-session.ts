@@ -23,8 +23,13 @@ export interface ServiceCalls {
   readonly handler: ServiceHandler
   readonly limits: ServiceLimits
   readonly log: Log
-  /** Calls under way, of all callers: each is there until nothing of it runs. */
+  /**
+   * Calls under way, of all callers: each is there until nothing of it runs. A service that is read anew goes on with
+   * the same.
+   */
   readonly active: Set<Promise<void>>
+  /** Those of them that this server began. */
+  readonly own: Set<Promise<void>>
 }
 
 interface WaitingRun {
@@ -93,18 +98,25 @@ export class ServiceSession {
     }
     const { maxMs, maxBytes } = limits
     const timer = maxMs === undefined ? undefined : setTimeout(() => fail(timeIsOver(maxMs)), maxMs)
+    const bounded = maxBytes === undefined ? undefined : new BoundedDuplex(stream, maxBytes)
     const call: ServiceCall = {
       caller: this.#caller,
       arg,
-      stream: maxBytes === undefined ? stream : new BoundedDuplex(stream, maxBytes),
-      run: run && { side: new Side(run.stream, "answerer"), terminal: run.terminal },
+      stream: bounded ?? stream,
+      run: run && {
+        side: new Side(run.stream, "answerer"),
+        terminal: run.terminal,
+        countErrors: (bytes) => bounded?.countWritten(bytes),
+      },
       broken: AbortSignal.any(streams.map(({ broken }) => broken)),
     }
     const running = this.#run(call, fail).finally(() => {
       clearTimeout(timer)
       this.#calls.active.delete(running)
+      this.#calls.own.delete(running)
     })
     this.#calls.active.add(running)
+    this.#calls.own.add(running)
   }
 
   async #run(call: ServiceCall, fail: (error: MvmError) => void): Promise<void> {

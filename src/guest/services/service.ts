@@ -27,13 +27,20 @@ export interface CallerFacts {
   readonly channel: string
 }
 
+export interface CalledRun {
+  readonly side: Side
+  readonly terminal: TerminalRequest | undefined
+  /** So much standard error is about to be given. @throws MvmError `too_large` beyond the service's limit */
+  countErrors(bytes: number): void
+}
+
 export interface ServiceCall {
   readonly caller: CallerFacts
   readonly arg: string | undefined
   /** The caller's standard input and output, or both ways of its connection */
   readonly stream: JoinableDuplex
   /** What `mvm guest exec` has beside that; undefined for a connection */
-  readonly run: { readonly side: Side; readonly terminal: TerminalRequest | undefined } | undefined
+  readonly run: CalledRun | undefined
   /** Fires when the caller broke off, its channel ended, or a limit did; the streams then fail too. */
   readonly broken: AbortSignal
 }

@@ -22,7 +22,10 @@ export class ServiceSupervisor {
   readonly #read: () => ServicesFound
   readonly #log: Log
   readonly #served = new Map<string, Served>()
-  readonly #leaving = new Set<Promise<void>>()
+  /** Servers whose services are no more, or are others' by now, until their calls are over. */
+  readonly #leaving = new Map<ServiceServer, Promise<void>>()
+  /** Calls under way by service: its limit of them holds for those of its former self too. */
+  readonly #active = new Map<string, Set<Promise<void>>>()
 
   /** @param read what is to be served now */
   constructor(agentSocket: string, read: () => ServicesFound, log: Log) {
@@ -37,7 +40,7 @@ export class ServiceSupervisor {
   }
 
   get calls(): number {
-    return [...this.#served.values()].reduce((sum, { server }) => sum + server.calls, 0)
+    return [...this.#active.values()].reduce((sum, { size }) => sum + size, 0)
   }
 
   /** Reads anew, and does what it says. @returns what is wrong with some of its files @throws MvmError `config`. */
@@ -45,7 +48,7 @@ export class ServiceSupervisor {
     const { definitions, failures } = this.#read()
     const wrong = [...failures]
     for (const [name, served] of this.#served) {
-      if (!definitions.has(name)) this.#end(name, served.server.stop())
+      if (!definitions.has(name)) this.#end(name, served.server, "stop")
     }
     for (const [name, definition] of definitions) {
       try {
@@ -60,8 +63,9 @@ export class ServiceSupervisor {
 
   /** Stops them all; resolves when their sessions have ended. */
   async stop(): Promise<void> {
-    for (const [name, { server }] of this.#served) this.#end(name, server.stop())
-    await Promise.all(this.#leaving)
+    for (const [name, { server }] of this.#served) this.#end(name, server, "stop")
+    await Promise.all([...this.#leaving.keys()].map((server) => server.stop()))
+    await Promise.all(this.#leaving.values())
   }
 
   #serve(name: string, definition: ServiceDefinition): void {
@@ -73,20 +77,24 @@ export class ServiceSupervisor {
       options = serviceOptions(definition)
     } catch (error) {
       // What it was before is not what its owner wants now.
-      if (present) this.#end(name, present.server.stop())
+      if (present) this.#end(name, present.server, "stop")
       throw new MvmError(asMvmError(error).code, `${name}: ${asMvmError(error).message}`, { cause: error })
     }
-    if (present) this.#end(name, present.server.leave())
-    const server = new ServiceServer(this.#agentSocket, options, this.#log, () =>
+    if (present) this.#end(name, present.server, "leave")
+    const active = this.#active.get(name) ?? new Set()
+    this.#active.set(name, active)
+    const server = new ServiceServer(this.#agentSocket, { ...options, active }, this.#log, () =>
       this.#log.info("serving", { service: name }),
     )
     this.#served.set(name, { definition: text, server })
   }
 
-  #end(name: string, ending: Promise<void>): void {
+  #end(name: string, server: ServiceServer, how: "stop" | "leave"): void {
     this.#served.delete(name)
     this.#log.info("leaving", { service: name })
-    const done = ending.finally(() => this.#leaving.delete(done))
-    this.#leaving.add(done)
+    this.#leaving.set(
+      server,
+      server[how]().finally(() => this.#leaving.delete(server)),
+    )
   }
 }

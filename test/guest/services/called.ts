@@ -34,7 +34,13 @@ export class Called {
   readonly calls: ServiceCalls
 
   constructor(handler: ServiceHandler, limits: ServiceLimits = NO_LIMITS) {
-    this.calls = { handler, limits, log: new Log({ level: "error", format: "text" }), active: new Set() }
+    this.calls = {
+      handler,
+      limits,
+      log: new Log({ level: "error", format: "text" }),
+      active: new Set(),
+      own: new Set(),
+    }
     const { onStream } = new ServiceSession(this.calls, CALLER)
     this.pair = sessionPair({ ringBytes: 2 ** 22, onStream })
   }

@@ -201,6 +201,11 @@ describe("limits", () => {
     expect(await codeOf(called!.run(new Uint8Array(10_001)))).toBe("too_large")
     await called!.end()
     expect(await codeOf(shell("exec head -c 10001 /dev/zero", {}, limits).run())).toBe("too_large")
+    await called!.end()
+    // Both streams together, neither of which is more than it.
+    const both = shell('head -c "$MVM_ARG" /dev/zero; head -c "$MVM_ARG" /dev/zero >&2', {}, limits)
+    expect((await both.run(undefined, { arg: "5000" })).stderr.length).toBe(5000)
+    expect(await codeOf(both.run(undefined, { arg: "5001" }))).toBe("too_large")
   })
 })
 
