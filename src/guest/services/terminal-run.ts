@@ -22,8 +22,13 @@ const RESUME_BYTES = 64 * 1024
 const MAX_WAITING_BYTES = 16 * 1024 * 1024
 /** What the end of the caller's input is to a terminal: Ctrl-D. */
 const END_OF_INPUT = new Uint8Array([4])
-/** How long a terminal whose program has ended may still bring output that others hold open. */
-const DRAIN_MS = 300
+/**
+ * A terminal whose program has ended is over when nothing came in so many looks, one after the other: a clock alone
+ * would run on while this process had no turn to read. Others that hold it open may go on for so long.
+ */
+const QUIET_LOOKS = 6
+const LOOK_MS = 50
+const MAX_DRAIN_MS = 3_000
 const MAX_SIZE = 1000
 
 export interface TerminalRun {
@@ -75,7 +80,7 @@ export async function runInTerminal(
       })
       .catch((error: unknown) => stream.reset(asMvmError(error)))
     await child.exited
-    await Promise.race([closed.promise, Bun.sleep(DRAIN_MS)])
+    await output.drained(closed.promise)
     await output.done()
     if (broken.aborted) throw brokenBy(broken)
     await stream.end().catch(() => {})
@@ -98,6 +103,7 @@ class TerminalOutput {
   readonly #call: ServiceCall
   #line: TerminalLine | undefined
   #waitingBytes = 0
+  #seenBytes = 0
   #isHeld = false
   #sent: Promise<void> = Promise.resolve()
 
@@ -119,6 +125,7 @@ class TerminalOutput {
 
   add(bytes: Uint8Array): void {
     this.#waitingBytes += bytes.length
+    this.#seenBytes += bytes.length
     if (this.#waitingBytes > MAX_WAITING_BYTES) {
       return this.#call.stream.reset(new MvmError("too_large", "the caller does not read"))
     }
@@ -132,6 +139,20 @@ class TerminalOutput {
         this.#isHeld = false
         this.#line?.resume()
       })
+  }
+
+  /** Resolves when the terminal brings no more, or has for too long. @param closed resolves when it ended by itself */
+  async drained(closed: Promise<void>): Promise<void> {
+    const deadline = performance.now() + MAX_DRAIN_MS
+    let isClosed = false
+    const ended = closed.then(() => (isClosed = true))
+    for (let quiet = 0, seen = this.#seenBytes; quiet < QUIET_LOOKS && !isClosed; quiet += 1) {
+      await Promise.race([ended, Bun.sleep(LOOK_MS)])
+      if (performance.now() > deadline) return
+      // What is held back comes only when the caller has taken what there is.
+      if (this.#isHeld || this.#seenBytes !== seen) quiet = -1
+      seen = this.#seenBytes
+    }
   }
 
   /** Resolves when all was taken. */

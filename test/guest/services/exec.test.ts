@@ -283,6 +283,15 @@ describe("a terminal", () => {
     expect([lines.length, lines[0], lines.at(-2)]).toEqual([400_001, "1", "400000"])
   })
 
+  test("brings what others that hold it still say after its program has ended, but not for ever", async () => {
+    const later = "trap '' HUP; (for i in 1 2 3 4 5; do sleep 0.2; echo later $i; done) & exit 3"
+    const { stdout, status } = await shell(later, { terminal: true }).run(new Typed(), { terminal })
+    expect([stdout, status]).toEqual(["later 1\r\nlater 2\r\nlater 3\r\nlater 4\r\nlater 5\r\n", 3])
+    await called?.end()
+    const endless = "trap '' HUP; (while echo more; do sleep 0.1; done) & exit 4"
+    expect((await shell(endless, { terminal: true }).run(new Typed(), { terminal })).status).toBe(4)
+  }, 15_000)
+
   test("is given only where the service's owner allows it", async () => {
     expect(await codeOf(shell("true").run(undefined, { terminal }))).toBe("refused")
   })
