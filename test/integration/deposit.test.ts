@@ -235,6 +235,18 @@ describe("what is kept", () => {
     expect(rows.at(-1)).toMatchObject({ reason: "expired", source: "a", target: "b" })
   })
 
+  test("is for some time: --expires 0 is wrong usage, not for as long as may be", async () => {
+    await allow()
+    for (const time of ["0", "0s"]) {
+      const { status, stderr } = await deposit("a", "b", Buffer.from("x"), "--expires", time)
+      expect([status, stderr]).toEqual([
+        2,
+        expect.stringContaining("--expires: a deposit is kept for some time"),
+      ])
+    }
+    await nothingLeft()
+  })
+
   test("goes when the operator says so, by a part of its id", async () => {
     await allow()
     expect((await deposit("a", "b", Buffer.from("x"))).status).toBe(0)

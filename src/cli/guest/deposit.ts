@@ -5,6 +5,7 @@ import { AgentClient } from "../../guest/agent-client.ts"
 import { DepositClient } from "../../guest/deposits/deposit-client.ts"
 import { depositAll } from "../../guest/deposits/deposit-content.ts"
 import { toHex } from "../../lib/bytes.ts"
+import { MvmError } from "../../lib/errors.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
 import type { CommandSpec } from "../command.ts"
 import { AGENT_OPTIONS, agentSocket } from "../connect.ts"
@@ -30,6 +31,12 @@ export const guestDeposit: CommandSpec = {
     const target = nameOf(call.arg(0), "target")
     const service = serviceOf(call)
     const lifetimeSeconds = Math.ceil(call.durationMs("expires", 0) / 1000)
+    // In the request 0 is: as long as the MVM keeps any.
+    if (call.given("expires") && lifetimeSeconds === 0) {
+      throw new MvmError("usage", "--expires: a deposit is kept for some time", {
+        hint: "without it, a deposit is kept as long as the MVM keeps any",
+      })
+    }
     const quiet = call.flag("quiet")
     const source = openSource(call.args[1])
     const agent = await AgentClient.connect(agentSocket(call))
