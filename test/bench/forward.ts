@@ -46,6 +46,7 @@ export const bench: Bench = async ({ rounds, note }) => {
       figure("forward.tcp_gb_s", "GB/s", rows.tcp),
       figure("forward.stream_vs_send", "", ratios(rows.one, rows.send), "at least 0.8"),
       figure("forward.eight_vs_send", "", ratios(rows.eight, rows.send), "at least 0.8"),
+      figure("forward.eight_vs_one", "", ratios(rows.eight, rows.one), "at least 1"),
       figure("forward.open_p50_ms", "ms", rows.idle, "at most 1"),
       figure("forward.open_hot_p50_ms", "ms", rows.hot),
     ]
