@@ -4,6 +4,9 @@
  * What a test says of its host, and what the host says of itself.
  */
 
+/** MVM_LONG=1 moves amounts that CI has no time for. */
+export const LONG = process.env["MVM_LONG"] === "1"
+
 export interface RunOptions {
   readonly stdin?: number | Uint8Array | "pipe" | undefined
   /** A path (truncated first), an open descriptor, or "pipe"; else nowhere */

@@ -54,8 +54,8 @@ export interface Running {
   stderr(): string
   /** Resolves when its stderr holds `text`. */
   says(text: string): Promise<void>
-  /** The exit status, 128 + signal where one ended it. @throws after {@link HANG_MS}. */
-  over(): Promise<number>
+  /** The exit status, 128 + signal where one ended it. @throws after `limitMs`, {@link HANG_MS} where none is given. */
+  over(limitMs?: number): Promise<number>
   kill(signal: NodeJS.Signals): void
 }
 
@@ -199,8 +199,8 @@ export class TestHost {
           if (child.exitCode !== null) throw new Error(`${words.join(" ")} ended: ${running.stderr()}`)
           return false
         }),
-      over: async () => {
-        const ended = await Promise.race([child.exited, Bun.sleep(HANG_MS).then(() => undefined)])
+      over: async (limitMs = HANG_MS) => {
+        const ended = await Promise.race([child.exited, Bun.sleep(limitMs).then(() => undefined)])
         if (ended === undefined) throw new Error(`${words.join(" ")} hangs: ${running.stderr()}`)
         return ended
       },

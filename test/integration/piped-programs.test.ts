@@ -5,10 +5,11 @@ import { randomBytes } from "node:crypto"
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { hostForFile } from "./host.ts"
+import { LONG } from "./host-options.ts"
 import { must, run, sshKeys } from "./real-programs.ts"
 
-/** MVM_LONG=1 moves the million of small writes that CI has no time for. */
-const SMALL_WRITES = process.env["MVM_LONG"] === "1" ? 1_000_000 : 50_000
+const TAR_BLOCK_BYTES = 512
+const SMALL_WRITES = LONG ? 1_000_000 : 50_000
 
 const host = hostForFile({ members: ["a", "b"] })
 let ssh: string[]
@@ -84,6 +85,15 @@ test("tar unpacks on the other side what was packed on this one", async () => {
   await shell(`tar -cf - tree | ${host().mvm} guest connect b:untar --local a`)
   expect(await shell("diff -r --no-dereference tree unpacked/tree && echo same")).toBe("same\n")
 }, 60_000)
+
+test(`tar packs ${SMALL_WRITES} small writes into a pipe, and the other side unpacks them`, async () => {
+  mkdirSync(at("blocks"))
+  await host().serves("b", "untar-blocks", "--", "/bin/tar", "-xf", "-", "-C", at("blocks"))
+  await shell(`head -c ${SMALL_WRITES * TAR_BLOCK_BYTES} /dev/urandom >packed`)
+  // Each of its blocks is a write of its own.
+  await shell(`tar -b 1 -cf - packed | ${host().mvm} guest connect b:untar-blocks --local a`)
+  expect(await shell("cmp packed blocks/packed && echo same")).toBe("same\n")
+}, 600_000)
 
 test(`${SMALL_WRITES} small writes arrive whole and in order`, async () => {
   await host().serves("b", "sum", "--", "/usr/bin/sha256sum")
