@@ -69,7 +69,6 @@ export async function openChannel(context: MvmContext, request: OpeningRequest):
     request.cancelled,
   )
   try {
-    match.member.verifier.refuseDistrusted()
     await context.dedicated.known(asker.record.uuid, match.member.record.uuid)
     return await new Opening(context, request, admit(context, request, { askerSession, target, match })).run()
   } finally {

@@ -110,22 +110,6 @@ describe("the answerer is challenged", () => {
   })
 })
 
-test("an answerer that is distrusted already is not challenged, nor is the asker told to prove itself", async () => {
-  const mvm = await ScriptedMvm.start()
-  const [a, b] = [await mvm.member("a"), await mvm.member("b")]
-  const measured = mvm.watch.measure(b.member)
-  const { fields, requestId } = await b.hear("MEASURE")
-  const quote = b.quote({ purpose: "periodic", nonce: fields.nonce, binding: new Uint8Array(32) })
-  b.send("MEASURED", { quote: { ...quote, pcrs: quote.pcrs.toReversed() } }, requestId)
-  await refusal(measured)
-  await b.offer()
-  b.heard.length = 0
-  expect((await refusal(a.alloc("b"))).status).toBe(4)
-  await b.settled()
-  expect(b.heard).toEqual([])
-  expect(mvm.context.arena.freeBytes).toBe(mvm.context.arena.sizeBytes)
-})
-
 describe("an opening", () => {
   test("ends when the answerer's agent is another one by the time it would be challenged", async () => {
     const mvm = await ScriptedMvm.start()
