@@ -80,10 +80,13 @@ async function pass(during: () => Promise<void> = async () => {}, bytes = BYTES)
 
 const HELLO = { sent: 0, received: 0, whole: true, isBeginning: true }
 
-/** Rows of the audit log that say something became of a channel, or would have. */
+/**
+ * Rows of the audit log that say something became of a channel. Not of refusals: those of a flood are added up, and
+ * written now and then.
+ */
 async function audited(): Promise<Record<string, number>> {
   const counts: Record<string, number> = {}
-  for (const kind of ["grant", "refused", "abort", "revoke", "receipt", "untrusted"]) {
+  for (const kind of ["grant", "abort", "revoke", "receipt", "untrusted"]) {
     const rows = await mvm.json<unknown[]>("audit", "list", "--kind", kind, "--limit", "1000")
     counts[kind] = rows.length
   }
@@ -250,8 +253,8 @@ describe("root of a third VM, on its own port in its agent's place,", () => {
     const before = await audited()
     const attacking = await attack("replay beta")
     await hostile.must("until [ -e /tmp/replayed ]; do sleep 0.2; done", { timeoutMs: 120_000 })
-    // Its one request was refused, for nobody waits; repeated, it is not even that. Its offer was withdrawn.
-    expect(await audited()).toEqual({ ...before, refused: (before["refused"] ?? 0) + 1 })
+    // Its one request was refused, for nobody waits. Its offer was withdrawn.
+    expect(await audited()).toEqual(before)
     const asked = await alpha.run("echo x | mvm guest send hostile --service once --quiet")
     expect(asked.status).toBe(3)
     expect(await mvm.json<unknown[]>("channel", "list")).toEqual([])
