@@ -12,7 +12,7 @@
  * @spec fcntl(2) "Leases", madvise(2) MADV_POPULATE_READ (Linux 5.14)
  */
 
-import { fstatSync, statfsSync } from "node:fs"
+import { closeSync, constants, fstatSync, openSync, statfsSync } from "node:fs"
 import { libc } from "./ffi.ts"
 import { ReadingWindow } from "./mmap.ts"
 
@@ -43,6 +43,8 @@ const NOTHING = new Uint8Array(0)
 
 export class LeasedFile {
   readonly #fd: number
+  /** A description of this process's own: the lease on one that others hold too would outlive a killed process. */
+  readonly #own: number
   readonly #sizeBytes: number
   #offset: number
   readonly #window: ReadingWindow
@@ -52,12 +54,13 @@ export class LeasedFile {
     if (!this.#isLeased()) this.release()
   }
 
-  private constructor(fd: number, window: ReadingWindow, offset: number) {
+  private constructor(fd: number, own: number, window: ReadingWindow) {
     this.#fd = fd
+    this.#own = own
     this.#window = window
-    this.#offset = offset
+    this.#offset = Number(libc().lseek(fd, 0, SEEK_CUR))
     // Under the lease: nobody can change it any more.
-    this.#sizeBytes = fstatSync(fd).size
+    this.#sizeBytes = fstatSync(own).size
     process.on(LEASE_SIGNAL, this.#onSignal)
   }
 
@@ -66,12 +69,18 @@ export class LeasedFile {
     const before = fstatSync(fd)
     if (!before.isFile() || before.size < SHORTEST_BYTES) return undefined
     if (!LOCAL_FILE_SYSTEMS.has(Number(statfsSync(`/proc/self/fd/${fd}`).type))) return undefined
-    const offset = Number(libc().lseek(fd, 0, SEEK_CUR))
-    if (offset < 0) return undefined
-    if (libc().fcntl(fd, F_SETSIG, LEASE_SIGNAL_NUMBER) !== 0) return undefined
-    const window = ReadingWindow.open(fd, WINDOW_BYTES)
-    if (window && libc().fcntl(fd, F_SETLEASE, F_RDLCK) === 0) return new LeasedFile(fd, window, offset)
+    const own = openAgain(fd)
+    if (own === undefined) return undefined
+    const window = ReadingWindow.open(own, WINDOW_BYTES)
+    if (
+      window &&
+      libc().fcntl(own, F_SETSIG, LEASE_SIGNAL_NUMBER) === 0 &&
+      libc().fcntl(own, F_SETLEASE, F_RDLCK) === 0
+    ) {
+      return new LeasedFile(fd, own, window)
+    }
     window?.close()
+    closeSync(own)
     return undefined
   }
 
@@ -102,12 +111,13 @@ export class LeasedFile {
     this.#isHeld = false
     process.off(LEASE_SIGNAL, this.#onSignal)
     this.#window.close()
-    libc().fcntl(this.#fd, F_SETLEASE, F_UNLCK)
+    libc().fcntl(this.#own, F_SETLEASE, F_UNLCK)
+    closeSync(this.#own)
   }
 
   /** While a writer waits this is no longer so, though the file is still safe for as long as the kernel lets it wait. */
   #isLeased(): boolean {
-    return libc().fcntl(this.#fd, F_GETLEASE, 0) === F_RDLCK
+    return libc().fcntl(this.#own, F_GETLEASE, 0) === F_RDLCK
   }
 
   #shownAt(left: number): { readonly bytes: Uint8Array; readonly offset: number } | undefined {
@@ -118,5 +128,14 @@ export class LeasedFile {
     const bytes = this.#window.show({ offsetBytes: offset, lengthBytes })
     this.#shown = bytes && { bytes, offset }
     return this.#shown
+  }
+}
+
+/** The same file, opened once more; undefined where that cannot be (no /proc, or another user's). */
+function openAgain(fd: number): number | undefined {
+  try {
+    return openSync(`/proc/self/fd/${fd}`, constants.O_RDONLY)
+  } catch {
+    return undefined
   }
 }

@@ -103,6 +103,29 @@ describe("a leased file", () => {
     expect(fstatSync(fd).size).toBe(500)
   })
 
+  test("is free at once when its holder is killed, though others hold what it was given", async () => {
+    const holder = Bun.spawn(
+      [
+        process.execPath,
+        "-e",
+        `const { LeasedFile } = await import(${JSON.stringify(join(import.meta.dir, "../../src/platform/leased-file.ts"))})
+        const file = LeasedFile.take(0)
+        process.stdout.write(String(file.next(10).length))
+        await Bun.sleep(60_000)`,
+      ],
+      { stdin: fd, stdout: "pipe", stderr: "inherit" },
+    )
+    const { value } = await holder.stdout.getReader().read()
+    expect(new TextDecoder().decode(value)).toBe("10")
+    expect(position()).toBe(10)
+    holder.kill("SIGKILL")
+    await holder.exited
+    const began = performance.now()
+    expect(await other(": >>file").exited).toBe(0)
+    // The kernel waits 45 s for a lease that nobody gives back.
+    expect(performance.now() - began).toBeLessThan(20_000)
+  })
+
   test("is none where somebody has it open to write", async () => {
     const writer = other("exec 3>>file; echo >there; exec sleep 60")
     await until(() => Bun.file(join(folder, "there")).size > 0)
