@@ -1,10 +1,11 @@
 /** @module test/integration/cut-file */
 
 import { expect, test } from "bun:test"
-import { closeSync, constants, openSync, readFileSync, truncateSync, writeFileSync } from "node:fs"
+import { closeSync, constants, openSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { sha256 } from "../../src/lib/crypto.ts"
 import { hostForFile } from "./host.ts"
+import { procFile } from "./processes.ts"
 
 const LENGTH = 64 * 2 ** 20
 const host = hostForFile({ members: ["a", "b"] })
@@ -18,7 +19,7 @@ test("a file that is cut short while it is sent ends there: nobody dies, and bot
   const sender = host().spawn(["guest", "send", "b", file, "--local", "a", "--wait", "10s", "--json"])
   const position = (): number => {
     const infos = [...new Bun.Glob("*").scanSync({ cwd: `/proc/${sender.pid}/fdinfo`, onlyFiles: false })]
-    const texts = infos.map((fd) => readFileSync(`/proc/${sender.pid}/fdinfo/${fd}`, "utf8"))
+    const texts = infos.map((fd) => procFile(`${sender.pid}/fdinfo/${fd}`).toString())
     return Math.max(...texts.map((text) => Number(/^pos:\s+(\d+)$/m.exec(text)?.[1] ?? 0)))
   }
   // Nobody reads what the receiver writes, so the sender stands still in the middle.

@@ -6,6 +6,7 @@ import { appendFileSync, existsSync, readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { LONG } from "./host-options.ts"
 import { MIB, hostForFile, rule, type Outcome, type Running } from "./host.ts"
+import { anonymousMib } from "./processes.ts"
 
 const host = hostForFile({ members: ["a", "b"] })
 const EACH_WAY_MIB = LONG ? 1024 : 64
@@ -30,12 +31,6 @@ function inTerminal(service: string, ...words: string[]) {
   })
   const terminal = child.terminal as Bun.Terminal
   return { child, terminal, shown: () => shown, isCooked: () => (terminal.localFlags & COOKED) === COOKED }
-}
-
-/** Anonymous memory of a process, MiB. */
-function anonymousMib(pid: number): number {
-  const found = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))
-  return Number(found?.[1] ?? 0) / 1024
 }
 
 beforeAll(async () => {

@@ -9,6 +9,7 @@ import { expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { hostForFile } from "./host.ts"
+import { procFile } from "./processes.ts"
 
 const WATCHED_MS = 3000
 
@@ -25,7 +26,7 @@ function processorNs(pids: readonly number[]): number {
   return pids.reduce((sum, pid) => {
     const threads = [...new Bun.Glob("*/schedstat").scanSync({ cwd: `/proc/${pid}/task` })]
     return threads.reduce(
-      (all, path) => all + Number(readFileSync(`/proc/${pid}/task/${path}`, "utf8").split(" ")[0]),
+      (all, path) => all + Number(procFile(`${pid}/task/${path}`).toString().split(" ")[0]),
       sum,
     )
   }, 0)

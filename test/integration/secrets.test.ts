@@ -19,7 +19,7 @@ import { StateKeys } from "../../src/mvm/state/state-keys.ts"
 import { localPaths } from "../../src/platform/local-paths.ts"
 import { TestHost } from "./host.ts"
 import { secretsInMemory } from "./memory-image.ts"
-import { processesOf } from "./processes.ts"
+import { procFile, processesOf } from "./processes.ts"
 
 const CONTENT = utf8(`the content of a transfer ${crypto.randomUUID()}`)
 
@@ -125,7 +125,7 @@ test("no process has a key in its arguments or environment", () => {
   expect(processes.length).toBeGreaterThan(4)
   const held = processes.flatMap(({ pid }) =>
     ["cmdline", "environ"].flatMap((file) => {
-      const bytes = readFileSync(`/proc/${pid}/${file}`)
+      const bytes = procFile(`${pid}/${file}`)
       return forms(everything()).flatMap(([name, secret]) =>
         bytes.includes(secret) ? [`${file}: ${name}`] : [],
       )

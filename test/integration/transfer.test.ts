@@ -2,9 +2,10 @@
 
 import { describe, expect, test } from "bun:test"
 import { createHash } from "node:crypto"
-import { closeSync, existsSync, openSync, readFileSync, statSync } from "node:fs"
+import { closeSync, openSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { MIB, hostForFile, type Running } from "./host.ts"
+import { anonymousMib } from "./processes.ts"
 
 const MEMBERS = ["a", "b", "c", "d"]
 const host = hostForFile({ members: MEMBERS })
@@ -32,12 +33,6 @@ async function ended(...commands: Running[]): Promise<string[]> {
   return statuses.map((status, index) => (status === 0 ? "0" : `${status}: ${commands[index]?.stderr()}`))
 }
 
-/** Anonymous memory of a process, MiB. */
-function anonymousMib(pid: number): number {
-  const found = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))
-  return Number(found?.[1] ?? 0) / 1024
-}
-
 describe("a transfer", () => {
   const sizes = [0, 1, 63, 64, 65, 4095, 65_537, MIB, MIB + 1, 3 * MIB - 7]
   test.each(sizes)("of %d bytes arrives as it was, from a pipe and from a file", async (length) => {
@@ -59,9 +54,7 @@ describe("a transfer", () => {
     const sender = host().spawn(["guest", "send", "--local", "a", "b", file])
     let greatest = 0
     while (sender.process.exitCode === null) {
-      for (const { pid } of [sender, receiver]) {
-        if (existsSync(`/proc/${pid}/status`)) greatest = Math.max(greatest, anonymousMib(pid))
-      }
+      for (const { pid } of [sender, receiver]) greatest = Math.max(greatest, anonymousMib(pid))
       await Bun.sleep(10)
     }
     expect(await ended(sender, receiver)).toEqual(["0", "0"])
