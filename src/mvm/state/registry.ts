@@ -253,9 +253,10 @@ export class Registry {
 
   #toRecord(row: VmRow): VmRecord {
     const { uuid, name } = row
-    const secrets = this.#stateDir.open("vtpm auths", uuid, row.auths)
-    const auth = (index: number): Uint8Array => secrets.slice(index * AUTH_BYTES, (index + 1) * AUTH_BYTES)
     try {
+      // A damaged page has any type where bytes were.
+      const secrets = this.#stateDir.open("vtpm auths", uuid, bytesOf(row.auths, "auths"))
+      const auth = (index: number): Uint8Array => secrets.slice(index * AUTH_BYTES, (index + 1) * AUTH_BYTES)
       const record: VmRecord = {
         uuid,
         name,
@@ -270,6 +271,7 @@ export class Registry {
       checkKeys(record.keys)
       return record
     } catch (cause) {
+      if (cause instanceof MvmError && cause.code === "state_key") throw cause
       throw new MvmError("state", `vm ${name}: its record in the database is damaged`, {
         cause,
         hint: DAMAGED_HINT,
@@ -280,8 +282,14 @@ export class Registry {
 
 function checkKeys(keys: VmRecord["keys"]): void {
   for (const [field, key] of Object.entries(keys)) {
-    if (key.length !== P256_PUBLIC_BYTES) throw new MvmError("config", `vm.keys.${field}: not 65 bytes`)
+    if (bytesOf(key, `keys.${field}`).length !== P256_PUBLIC_BYTES)
+      throw new MvmError("config", `vm.keys.${field}: not 65 bytes`)
   }
+}
+
+function bytesOf(value: unknown, field: string): Uint8Array {
+  if (value instanceof Uint8Array) return value
+  throw new MvmError("config", `vm.${field}: not bytes`)
 }
 
 function sortedTags(tags: readonly string[]): string[] {

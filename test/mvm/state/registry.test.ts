@@ -286,6 +286,6 @@ describe("the database file", () => {
         }
       },
     )
-    fc.assert(property, { numRuns: 60 })
+    fc.assert(property, { numRuns: 400 })
   })
 })
