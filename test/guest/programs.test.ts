@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test"
-import { chmodSync, copyFileSync, mkdtempSync, realpathSync, rmSync } from "node:fs"
+import { chmodSync, copyFileSync, mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { sha256 } from "../../src/lib/crypto.ts"
@@ -34,8 +34,10 @@ function ownProgram(): string {
   return path
 }
 
+/** `execve` is over: the link names the program a moment before the rest of the image is its. */
 async function running(child: Bun.Subprocess, path: string): Promise<void> {
-  while (realpathSync(`/proc/${child.pid}/exe`) !== path) await Bun.sleep(1)
+  const isAsleep = (): boolean => /\) S /.test(readFileSync(`/proc/${child.pid}/stat`, "utf8"))
+  while (realpathSync(`/proc/${child.pid}/exe`) !== path || !isAsleep()) await Bun.sleep(1)
 }
 
 async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
