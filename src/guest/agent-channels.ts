@@ -19,12 +19,14 @@ import {
   transcriptHash,
 } from "../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../tcb/binding.ts"
-import { openGrant, type Grant } from "../tcb/grant.ts"
+import type { Grant } from "../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../wire/link.ts"
 import type { LocalFields } from "../wire/local-link.ts"
 import type { Region } from "../wire/local-messages.ts"
 import type { Program } from "../wire/messages.ts"
+import type { AgentParts } from "./agent-parts.ts"
 import type { EvidenceMaker } from "./evidence.ts"
+import type { Grants } from "./grants.ts"
 import { OpeningSet, type Opening, type PeerEnd } from "./opening-set.ts"
 import { noMvm, type LinkClient, type Membership } from "./link-client.ts"
 import type { GuestVtpm } from "./vtpm.ts"
@@ -76,20 +78,16 @@ export class AgentChannels {
   readonly #client: LinkClient
   readonly #vtpm: GuestVtpm
   readonly #evidence: EvidenceMaker
+  readonly #grants: Grants
   readonly #locate: (grant: Grant) => Promise<Region>
   readonly openings = new OpeningSet()
 
-  /** @param locate where the region of a grant is here */
-  constructor(
-    client: LinkClient,
-    vtpm: GuestVtpm,
-    evidence: EvidenceMaker,
-    locate: (grant: Grant) => Promise<Region>,
-  ) {
-    this.#client = client
-    this.#vtpm = vtpm
-    this.#evidence = evidence
-    this.#locate = locate
+  constructor(parts: AgentParts) {
+    this.#client = parts.client
+    this.#vtpm = parts.vtpm
+    this.#evidence = parts.evidence
+    this.#grants = parts.grants
+    this.#locate = (grant) => parts.regionOf(grant)
   }
 
   /** @throws MvmError `no_mvm` while the link is down. */
@@ -140,7 +138,9 @@ export class AgentChannels {
   ): Promise<AgentChannel> {
     const { service, share } = wanted
     const begunMs = performance.now()
-    const grant = await this.#openGrant(me, allocated.channelId, sha256(allocated.nonce), allocated.sealed)
+    const { channelId } = allocated
+    const about = { channelId, context: sha256(allocated.nonce) }
+    const grant = await this.#grants.open(me, about, allocated.sealed)
     const message = requestMessage({
       laddress: grant.laddress,
       targetUuid: allocated.targetUuid,
@@ -246,7 +246,8 @@ export class AgentChannels {
     mustBe(equalBytes(parsed.answerer.uuid, me.vmUuid), "decision.answerer: another VM")
     mustBe(equalBytes(parsed.asker.uuid, challenge.sourceUuid), "decision.asker: another VM")
     mustBe(parsed.service === challenge.service, "decision.service: another service")
-    const grant = await this.#openGrant(me, fields.channelId, sha256(fields.decision), fields.sealed)
+    const about = { channelId: fields.channelId, context: sha256(fields.decision) }
+    const grant = await this.#grants.open(me, about, fields.sealed)
     checkGrant(parsed, grant)
     const transcript = transcriptHash({
       decision: fields.decision,
@@ -346,22 +347,10 @@ export class AgentChannels {
   /** The grant that counts: what ALLOCATED said of the memory is not final. */
   async #grantOf(me: Membership, opened: Fields<"OPENED">, allocated: Grant): Promise<Grant> {
     if (!opened.sealed) return allocated
-    const grant = await this.#openGrant(me, opened.channelId, sha256(opened.decision), opened.sealed)
+    const about = { channelId: opened.channelId, context: sha256(opened.decision) }
+    const grant = await this.#grants.open(me, about, opened.sealed)
     mustBe(equalBytes(grant.laddress, allocated.laddress), "OPENED.sealed: another pseudo-address")
     return grant
-  }
-
-  async #openGrant(
-    me: Membership,
-    channelId: Uint8Array,
-    context: Uint8Array,
-    sealed: Uint8Array,
-  ): Promise<Grant> {
-    const recipient = {
-      zgen: (point: Uint8Array) => this.#vtpm.zgen(point),
-      recipientPublic65: this.#vtpm.sealingPublicKey,
-    }
-    return openGrant(recipient, { channelId, recipientUuid: me.vmUuid, context }, sealed)
   }
 
   /** Trust: the decision counts only under the signature of the MVM that the vTPM pins. */

@@ -13,14 +13,16 @@ import { clip, errorFromPeer, type Fields, type LinkMessage, type NamedMessage }
 import { LOG_CHUNK_BYTES, type Program } from "../wire/messages.ts"
 import { AgentChannels, type AgentChannel } from "./agent-channels.ts"
 import { AgentOffers } from "./agent-offers.ts"
+import type { AgentParts } from "./agent-parts.ts"
 import { Carriers } from "./carriers/carriers.ts"
 import { CommandDoor, refuseSecondAgent } from "./command-door.ts"
 import { CommandSession, type SessionHost } from "./command-session.ts"
 import type { Environment } from "./environment.ts"
 import { AgentDeposits } from "./deposits/agent-deposits.ts"
 import { EvidenceMaker } from "./evidence.ts"
+import { Grants } from "./grants.ts"
 import { regionOfGrant, type Memory } from "./guest-memory.ts"
-import { LinkClient } from "./link-client.ts"
+import { LinkClient, type Membership } from "./link-client.ts"
 import type { MeasurementSource } from "./measurement-source.ts"
 import { PingResponder } from "./ping/responder.ts"
 import { GuestVtpm } from "./vtpm.ts"
@@ -50,6 +52,7 @@ export class Agent implements SessionHost {
   readonly #source: MeasurementSource
   readonly #client: LinkClient
   readonly #evidence: EvidenceMaker
+  readonly #grants: Grants
   readonly #door: CommandDoor
   readonly #pings: PingResponder
   readonly #offers: AgentOffers
@@ -86,7 +89,7 @@ export class Agent implements SessionHost {
           transcript: channel.transcript,
         })),
       }),
-      onLinked: (membership, kept) => this.#linked(membership.memory, kept),
+      onLinked: (membership, kept) => this.#linked(membership, kept),
       onLost: () => {},
       onMessage: (message) => this.#fromMvm(message),
     })
@@ -97,18 +100,21 @@ export class Agent implements SessionHost {
       linked: (gone) => this.#client.linked(Infinity, gone),
     })
     this.carriers = new Carriers(this.#client.bulk)
+    this.#grants = new Grants(vtpm)
     this.#evidence = new EvidenceMaker(vtpm, source, this.#client.link)
-    this.deposits = new AgentDeposits({
+    const parts: AgentParts = {
       client: this.#client,
       vtpm,
       evidence: this.#evidence,
-      mapsMemory: () => "how" in this.#arena,
+      grants: this.#grants,
       regionOf: (grant) => regionOfGrant(memory, this.#arena, grant),
+    }
+    this.channels = new AgentChannels(parts)
+    this.deposits = new AgentDeposits({
+      ...parts,
+      mapsMemory: () => "how" in this.#arena,
       deliveredPath: (uuid) => options.environment.deliveredPath(uuid),
     })
-    this.channels = new AgentChannels(this.#client, vtpm, this.#evidence, (grant) =>
-      regionOfGrant(memory, this.#arena, grant),
-    )
   }
 
   /**
@@ -223,8 +229,9 @@ export class Agent implements SessionHost {
     this.#send(name, fields)
   }
 
-  #linked(memoryPath: string, kept: readonly Uint8Array[]): void {
-    this.#arena = this.#environment.memory.arena(memoryPath)
+  #linked(membership: Membership, kept: readonly Uint8Array[]): void {
+    this.#grants.begin(membership)
+    this.#arena = this.#environment.memory.arena(membership.memory)
     const keptKeys = new Set(kept.map(toHex))
     for (const [key, { session }] of [...this.#channels]) {
       if (keptKeys.has(key)) session.carrier?.relinked?.()

@@ -42,6 +42,8 @@ export interface Membership {
   readonly leaseMs: number
   /** Path of the shared memory, for a local endpoint; empty in a VM. */
   readonly memory: string
+  /** 65-byte point: the key of this epoch's grants, encapsulated to the vTPM */
+  readonly enc: Uint8Array
 }
 
 export interface LinkClientOptions {
@@ -251,6 +253,7 @@ export class LinkClient {
         mvmMeasurement: welcome.mvmMeasurement,
         leaseMs: settings.fields.leaseMs,
         memory: settings.fields.memory,
+        enc: settings.fields.enc,
       }
       this.bulk.clear()
       this.#options.onLinked(this.membership, settings.fields.channels)

@@ -231,7 +231,8 @@ export class Broker {
     // A VM finds the memory on its own PCI bus; only a local endpoint needs the file's name.
     const memory = isGiven && member.record.kind === "local" ? this.#context.arena.path : ""
     const { leaseMs } = this.#context
-    member.link.send("SETTINGS", { leaseMs, memory, channels: kept }, message.requestId)
+    const { enc } = member.session.grants
+    member.link.send("SETTINGS", { leaseMs, memory, channels: kept, enc }, message.requestId)
     this.#context.log.info("link_ready", {
       vm: member.record.name,
       mapping: member.session.mapping,

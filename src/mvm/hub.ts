@@ -13,6 +13,7 @@ import { MvmError, asMvmError } from "../lib/errors.ts"
 import type { Log } from "../lib/log.ts"
 import { peerCredentials } from "../platform/posix.ts"
 import { connectUnix, listenUnix, type ByteSocket, type UnixListener } from "../platform/unix-socket.ts"
+import { GrantSealer } from "../tcb/grant.ts"
 import { linkKeys, welcomeMessage } from "../tcb/link-handshake.ts"
 import { BulkQueue, STREAM_LOW_BYTES, UNREAD_BYTES } from "../wire/bulk-queue.ts"
 import { Link, type LinkMessage, type NamedMessage } from "../wire/link.ts"
@@ -164,8 +165,11 @@ export class Hub {
           if (!said) return
           member.offers.clear()
           member.bulk.clear()
+          member.session?.grants.wipe()
+          const recipient = { recipientUuid: uuidBytes(member.record.uuid), epoch }
           member.session = {
             epoch,
+            grants: new GrantSealer(member.record.keys.sealing, recipient),
             bootId: said.fields.bootId.toHex(),
             kind: record.kind === "local" ? "agent" : "kernel",
             canMap: false,
@@ -275,6 +279,7 @@ export class Hub {
   #lost(member: Member): void {
     member.offers.clear()
     member.bulk.clear()
+    member.session?.grants.wipe()
     member.session = undefined
     member.link.reset(new MvmError("unreachable", `the link to ${member.record.name} was lost`))
     this.#handlers.onDisconnect(member)

@@ -2,15 +2,18 @@
  * @module tcb/grant
  *
  * The sealed grant: the pseudo-address (LAddress) and where it points, encrypted to the recipient's vTPM key and
- * bound to the channel, the recipient and the decision (or, for the asker, the nonce) it belongs to.
+ * bound to the channel, the recipient, its link's epoch and the decision (or, for the asker, the nonce) it belongs to.
  *
- * @spec RFC 9180 §6.1 (base mode, single shot)
+ * The key is encapsulated once for an epoch: a vTPM takes half a millisecond for each, and what it would protect one by
+ * one is no better off, since whoever can use the vTPM opens them all.
+ *
+ * @spec RFC 9180 §5 (base mode)
  */
 
-import { ByteReader, fromUtf8 } from "../lib/bytes.ts"
+import { ByteReader, concat, fromUtf8, putU64be } from "../lib/bytes.ts"
 import { decodeFields, encodeFields } from "../lib/encoding.ts"
 import { MvmError } from "../lib/errors.ts"
-import { hpkeOpen, hpkeSeal } from "./hpke.ts"
+import { hpkeSetupRecipient, hpkeSetupSender, type HpkeContext, type Recipient } from "./hpke.ts"
 
 /** Where a region lies, in the words of the end that is told. */
 export interface Place {
@@ -29,48 +32,90 @@ export interface Grant extends Place {
   readonly ringBytes: number
 }
 
-export interface GrantContext {
-  readonly channelId: Uint8Array
+/** The member whose grants these are, in one life of its link. */
+export interface GrantRecipient {
   readonly recipientUuid: Uint8Array
-  /** 32 bytes */
-  readonly context: Uint8Array
+  readonly epoch: Uint8Array
 }
 
-export interface SealGrant extends GrantContext {
-  /** 65-byte P-256 point */
-  readonly recipientKey: Uint8Array
-  readonly grant: Grant
+/** What one grant belongs to. */
+export interface GrantContext {
+  readonly channelId: Uint8Array
+  /** 32 bytes */
+  readonly context: Uint8Array
 }
 
 const LABEL = "mvm region v2"
 const NAMES = ["laddress", "tag", "path", "offset", "lengthBytes", "ringBytes"] as const
 const LADDRESS_BYTES = 16
 const TAG_BYTES = 16
+const SEQUENCE_BYTES = 8
 const MAX_PATH_BYTES = 512
 
-export async function sealGrant(seal: SealGrant): Promise<Uint8Array> {
-  return hpkeSeal(seal.recipientKey, grantInfo(seal), encodeGrant(seal.grant))
+/** Seals the grants of one recipient: `sequence (u64) || ciphertext`. */
+export class GrantSealer {
+  /** 65 bytes: what {@link GrantOpener} begins with */
+  readonly enc: Uint8Array
+  readonly #hpke: HpkeContext
+  #sequence = 0
+
+  /** @param recipientKey 65-byte P-256 point @throws MvmError `signature` when it is none */
+  constructor(recipientKey: Uint8Array, recipient: GrantRecipient) {
+    const { enc, context } = hpkeSetupSender(recipientKey, infoOf(recipient))
+    this.enc = enc
+    this.#hpke = context
+  }
+
+  /** @throws MvmError `aborted` after {@link wipe} */
+  seal(about: GrantContext, grant: Grant): Uint8Array {
+    const head = new Uint8Array(SEQUENCE_BYTES)
+    putU64be(head, 0, this.#sequence)
+    return concat(head, this.#hpke.seal(this.#sequence++, aadOf(about), encodeGrant(grant)))
+  }
+
+  /** The link's life is over. */
+  wipe(): void {
+    this.#hpke.wipe()
+  }
 }
 
 /**
- * Open a grant with the key that only the vTPM holds.
+ * Opens what its {@link GrantSealer} sealed, with a key that only the vTPM of the recipient could work out.
  *
  * Trust: `sealed` came over the link; HPKE in base mode says nothing of its sender, the link's authentication
- * and the decision's signature do.
- *
- * @param recipient `zgen` multiplies a 65-byte point with the sealing key and returns the 32-byte x-coordinate
- * @throws MvmError `integrity` or `protocol`
+ * and the decision's signature do. That a grant is not taken twice is for the nonce or decision it is bound to.
  */
-export async function openGrant(
-  recipient: { zgen: (point: Uint8Array) => Promise<Uint8Array>; recipientPublic65: Uint8Array },
-  context: GrantContext,
-  sealed: Uint8Array,
-): Promise<Grant> {
-  return decodeGrant(await hpkeOpen(recipient, grantInfo(context), sealed))
+export class GrantOpener {
+  readonly #hpke: HpkeContext
+
+  private constructor(hpke: HpkeContext) {
+    this.#hpke = hpke
+  }
+
+  /** @throws MvmError `integrity` when `enc` is no point of the curve; what the vTPM throws passes through */
+  static async begin(key: Recipient, recipient: GrantRecipient, enc: Uint8Array): Promise<GrantOpener> {
+    return new GrantOpener(await hpkeSetupRecipient(key, infoOf(recipient), enc))
+  }
+
+  /** @throws MvmError `integrity`, `protocol`, `aborted` after {@link wipe} */
+  open(about: GrantContext, sealed: Uint8Array): Grant {
+    const reader = new ByteReader(sealed, "grant.sealed", "integrity")
+    const sequence = reader.u64be("sequence")
+    if (sequence > BigInt(Number.MAX_SAFE_INTEGER)) throw reader.error("sequence", "too large")
+    return decodeGrant(this.#hpke.open(Number(sequence), aadOf(about), sealed.subarray(SEQUENCE_BYTES)))
+  }
+
+  wipe(): void {
+    this.#hpke.wipe()
+  }
 }
 
-function grantInfo(context: GrantContext): Uint8Array {
-  return encodeFields("mvm grant v1", [context.channelId, context.recipientUuid, context.context])
+function infoOf({ recipientUuid, epoch }: GrantRecipient): Uint8Array {
+  return encodeFields("mvm grants v2", [recipientUuid, epoch])
+}
+
+function aadOf({ channelId, context }: GrantContext): Uint8Array {
+  return encodeFields("mvm grant v2", [channelId, context])
 }
 
 /** What is sealed. */

@@ -101,7 +101,7 @@ export const MESSAGES = defineTable({
     from: "mvm",
     since: 1,
     maxBytes: 16384,
-    fields: { leaseMs: u32, memory: text(4096), channels: list(channelId, 512) },
+    fields: { leaseMs: u32, memory: text(4096), channels: list(channelId, 512), enc: bytes(65) },
   }),
   FAILED: row({
     id: 6,

@@ -17,6 +17,7 @@ import { uuidBytes, type Session } from "../../src/mvm/session.ts"
 import { Verifier, type Evidence } from "../../src/mvm/verifier.ts"
 import { encodeImaEntry, type EncodedImaEntry } from "../../src/tcb/measurement/ima-encode.ts"
 import { evidenceQualifyingData } from "../../src/tcb/measurement/qualifying-data.ts"
+import { GrantSealer } from "../../src/tcb/grant.ts"
 import { BOOT_AGGREGATE_PCRS } from "../../src/tcb/measurement/quote.ts"
 import { allowFile, learnReference } from "../../src/tcb/measurement/reference-table.ts"
 import { MeasurementLog } from "../../src/tcb/measurement/replay.ts"
@@ -36,6 +37,7 @@ const SESSION: Session = {
   epoch: random(16),
   bootId: "00".repeat(16),
   kind: "kernel",
+  grants: new GrantSealer(publicKey, { recipientUuid: random(16), epoch: random(16) }),
   isReady: true,
   canMap: true,
   mapping: "",

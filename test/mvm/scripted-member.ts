@@ -5,7 +5,7 @@
  */
 
 import { answerBinding, requestBinding, NO_BINDING } from "../../src/tcb/binding.ts"
-import { openGrant, type Grant } from "../../src/tcb/grant.ts"
+import { GrantOpener, type Grant } from "../../src/tcb/grant.ts"
 import { encodeImaEntry } from "../../src/tcb/measurement/ima-encode.ts"
 import { evidenceQualifyingData, type EvidenceFields } from "../../src/tcb/measurement/qualifying-data.ts"
 import { QUOTED_PCRS } from "../../src/tcb/measurement/quote.ts"
@@ -191,13 +191,15 @@ export class ScriptedMember {
     )
   }
 
-  openGrant(channelId: Uint8Array, context: Uint8Array, sealed: Uint8Array): Promise<Grant> {
+  async openGrant(channelId: Uint8Array, context: Uint8Array, sealed: Uint8Array): Promise<Grant> {
     const { privateKey, publicKey } = this.keys.sealing
-    const recipient = {
+    const key = {
       zgen: async (point: Uint8Array) => p256Ecdh(privateKey, point),
       recipientPublic65: publicKey,
     }
-    return openGrant(recipient, { channelId, recipientUuid: this.membership.vmUuid, context }, sealed)
+    const { vmUuid: recipientUuid, enc } = this.membership
+    const opener = await GrantOpener.begin(key, { recipientUuid, epoch: this.client.link.epoch! }, enc)
+    return opener.open({ channelId, context }, sealed)
   }
 
   /** REQUEST, signed and measured. Resolves or rejects with the MVM's answer. */

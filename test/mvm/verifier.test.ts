@@ -9,6 +9,7 @@ import { exportBundle, vmBody } from "../../src/mvm/evidence/bundle.ts"
 import { verifyEvidence } from "../../src/mvm/evidence/verify.ts"
 import { uuidBytes, type Session } from "../../src/mvm/session.ts"
 import { Verifier, type Evidence } from "../../src/mvm/verifier.ts"
+import { GrantSealer } from "../../src/tcb/grant.ts"
 import type { ClockReading } from "../../src/tcb/measurement/clock.ts"
 import { encodeImaEntry } from "../../src/tcb/measurement/ima-encode.ts"
 import { evidenceQualifyingData } from "../../src/tcb/measurement/qualifying-data.ts"
@@ -26,6 +27,7 @@ const SESSION: Session = {
   epoch: random(16),
   bootId: "ab".repeat(16),
   kind: "kernel",
+  grants: new GrantSealer(p256Generate().publicKey, { recipientUuid: random(16), epoch: random(16) }),
   isReady: true,
   canMap: true,
   mapping: "",

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test"
 import { p256Ecdh, p256Generate, random } from "../../src/lib/crypto.ts"
 import { encodeFields, type Field } from "../../src/lib/encoding.ts"
 import { MvmError } from "../../src/lib/errors.ts"
-import { decodeGrant, openGrant, sealGrant, type Grant } from "../../src/tcb/grant.ts"
+import { decodeGrant, GrantOpener, GrantSealer, type Grant } from "../../src/tcb/grant.ts"
 
 const DEDICATED: Grant = {
   laddress: random(16),
@@ -13,7 +13,18 @@ const DEDICATED: Grant = {
   ringBytes: 4096,
 }
 const ARENA: Grant = { ...DEDICATED, tag: new Uint8Array(0), path: "", offset: 4096 }
-const about = { channelId: random(16), recipientUuid: random(16), context: random(32) }
+const about = { channelId: random(16), context: random(32) }
+const RECIPIENT = { recipientUuid: random(16), epoch: random(16) }
+
+async function ends() {
+  const { privateKey, publicKey } = p256Generate()
+  const key = {
+    zgen: async (point: Uint8Array) => p256Ecdh(privateKey, point),
+    recipientPublic65: publicKey,
+  }
+  const sealer = new GrantSealer(publicKey, RECIPIENT)
+  return { sealer, key, opener: await GrantOpener.begin(key, RECIPIENT, sealer.enc) }
+}
 
 function refusal(work: () => unknown): string {
   try {
@@ -29,15 +40,39 @@ describe("a grant", () => {
     ["of dedicated memory", DEDICATED],
     ["in the arena", ARENA],
   ])("%s opens for its recipient as it was sealed", async (_, grant) => {
-    const { privateKey, publicKey } = p256Generate()
-    const sealed = await sealGrant({ ...about, recipientKey: publicKey, grant })
-    const recipient = {
-      zgen: async (point: Uint8Array) => p256Ecdh(privateKey, point),
-      recipientPublic65: publicKey,
+    const { sealer, opener } = await ends()
+    const first = sealer.seal(about, grant)
+    const second = sealer.seal(about, grant)
+    expect(second).not.toEqual(first)
+    expect(opener.open(about, second)).toEqual(grant)
+    expect(opener.open(about, first)).toEqual(grant)
+  })
+
+  test("opens for no other channel, decision, recipient or epoch, and not once a byte of it changed", async () => {
+    const { sealer, opener, key } = await ends()
+    const sealed = sealer.seal(about, ARENA)
+    for (const other of [{ channelId: random(16) }, { context: random(32) }]) {
+      expect(refusal(() => opener.open({ ...about, ...other }, sealed))).toStartWith("integrity")
     }
-    expect(await openGrant(recipient, about, sealed)).toEqual(grant)
-    const elsewhere = openGrant(recipient, { ...about, channelId: random(16) }, sealed)
-    expect(await elsewhere.catch((error: MvmError) => error.status)).toBe(5)
+    for (const other of [{ recipientUuid: random(16) }, { epoch: random(16) }]) {
+      const stranger = await GrantOpener.begin(key, { ...RECIPIENT, ...other }, sealer.enc)
+      expect(refusal(() => stranger.open(about, sealed))).toStartWith("integrity")
+    }
+    for (let at = 0; at < sealed.length; at += 1) {
+      const changed = sealed.slice()
+      changed[at]! ^= 0x10
+      expect(refusal(() => opener.open(about, changed))).toStartWith("integrity")
+      expect(refusal(() => opener.open(about, sealed.subarray(0, at)))).toStartWith("integrity")
+    }
+  })
+
+  test("is neither sealed nor opened once its epoch is over", async () => {
+    const { sealer, opener } = await ends()
+    const sealed = sealer.seal(about, ARENA)
+    sealer.wipe()
+    opener.wipe()
+    expect(refusal(() => sealer.seal(about, ARENA))).toStartWith("aborted")
+    expect(refusal(() => opener.open(about, sealed))).toStartWith("aborted")
   })
 
   const fields = (change: Partial<Record<keyof Grant, Field>> = {}): Field[] =>

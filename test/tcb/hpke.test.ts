@@ -2,12 +2,24 @@ import { expect, test } from "bun:test"
 import { createCipheriv } from "node:crypto"
 import { AEAD_AES_256_GCM, CipherSuite, KDF_HKDF_SHA256, KEM_DHKEM_P256_HKDF_SHA256 } from "hpke"
 import { concat, fromHex, toHex, utf8 } from "../../src/lib/bytes.ts"
-import { aes256gcmSeal, p256Ecdh, p256Generate, p256PublicKey, type KeyPair } from "../../src/lib/crypto.ts"
+import { p256Ecdh, p256Generate, p256PublicKey, type KeyPair } from "../../src/lib/crypto.ts"
 import { MvmError } from "../../src/lib/errors.ts"
-import { AES_256_GCM, hpkeOpen, hpkeSeal, kemSharedSecret, keySchedule } from "../../src/tcb/hpke.ts"
+import {
+  AES_256_GCM,
+  HpkeContext,
+  hpkeOpen,
+  hpkeSeal,
+  hpkeSetupRecipient,
+  hpkeSetupSender,
+  kemSharedSecret,
+  keySchedule,
+} from "../../src/tcb/hpke.ts"
 import rfc9180 from "../vectors/hpke-rfc9180.json"
 
 const suite = new CipherSuite(KEM_DHKEM_P256_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_256_GCM)
+
+/** Of the vectors' encryptions. @spec RFC 9180 appendix A */
+const SEQUENCES = [0, 1, 2, 4, 255, 256]
 
 /** By RFC 9180's number of the AEAD. */
 const KEY_BYTES: Readonly<Record<number, number>> = { 1: 16, 2: 32 }
@@ -53,7 +65,10 @@ test("encapsulation, key schedule and 12 encryptions agree with RFC 9180's vecto
       const sealed = Buffer.concat([cipher.update(fromHex(pt)), cipher.final(), cipher.getAuthTag()])
       expect(sealed.toString("hex")).toBe(ct)
       if (keyBytes !== AES_256_GCM.keyBytes) continue
-      expect(toHex(aes256gcmSeal(fromHex(vector.key), fromHex(nonce), fromHex(aad), fromHex(pt)))).toBe(ct)
+      const context = new HpkeContext({ key: fromHex(vector.key), baseNonce: fromHex(vector.base_nonce) })
+      const sequence = SEQUENCES[encryptions]!
+      expect(toHex(context.seal(sequence, fromHex(aad), fromHex(pt)))).toBe(ct)
+      expect(toHex(context.open(sequence, fromHex(aad), fromHex(ct)))).toBe(pt)
       encryptions += 1
     }
   }
@@ -100,6 +115,26 @@ test("another recipient, another info, any changed byte and every truncation are
     expect(await codeOf(hpkeOpen(recipient, info, sealed.subarray(0, at)))).toBe("integrity")
   }
   expect(await codeOf(hpkeOpen(recipient, info, concat(sealed, new Uint8Array(1))))).toBe("integrity")
+})
+
+test("many messages of one context go both ways between us and an independent implementation", async () => {
+  const ours = p256Generate()
+  const info = utf8("many")
+  const { encapsulatedSecret, ctx: theirs } = await suite.SetupSender(
+    await suite.DeserializePublicKey(ours.publicKey),
+    { info },
+  )
+  const opener = await hpkeSetupRecipient(recipientOf(ours), info, encapsulatedSecret)
+  const pair = await suite.GenerateKeyPair(true)
+  const { enc, context } = hpkeSetupSender(await suite.SerializePublicKey(pair.publicKey), info)
+  const reader = await suite.SetupRecipient(pair.privateKey, enc, { info })
+  for (let sequence = 0; sequence < 300; sequence += 1) {
+    const [aad, plaintext] = [utf8(`aad ${sequence}`), utf8(`text ${sequence}`)]
+    expect(opener.open(sequence, aad, await theirs.Seal(plaintext, aad))).toEqual(plaintext)
+    expect(await reader.Open(context.seal(sequence, aad, plaintext), aad)).toEqual(plaintext)
+  }
+  expect(() => context.seal(-1, info, info)).toThrow(RangeError)
+  expect(() => context.seal(2 ** 53, info, info)).toThrow(RangeError)
 })
 
 test("a point off the curve never reaches the key's holder", async () => {

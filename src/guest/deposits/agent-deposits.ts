@@ -12,12 +12,12 @@ import { equalBytes, toHex } from "../../lib/bytes.ts"
 import { p256Verify, sha256 } from "../../lib/crypto.ts"
 import { MvmError } from "../../lib/errors.ts"
 import { openDepositKey } from "../../tcb/deposit-key.ts"
-import { openGrant, type Grant } from "../../tcb/grant.ts"
+import type { Grant } from "../../tcb/grant.ts"
 import type { Fields } from "../../wire/link.ts"
 import type { LocalFields } from "../../wire/local-link.ts"
 import type { Program } from "../../wire/messages.ts"
 import { noMvm, type LinkClient, type Membership } from "../link-client.ts"
-import { STEP_MS, type AgentDepositParts } from "./agent-parts.ts"
+import { STEP_MS, type AgentDepositParts } from "../agent-parts.ts"
 import { DeliveredLog } from "./delivered-log.ts"
 import { FilledDeposit } from "./filled-deposit.ts"
 import { TakenDeposit, type TakenParts } from "./taken-deposit.ts"
@@ -190,12 +190,8 @@ export class AgentDeposits {
     me: Membership,
     { depositId, nonce, sealed }: { depositId: Uint8Array; nonce: Uint8Array; sealed: Uint8Array },
   ): Promise<{ grant: Grant; window: Window }> {
-    const recipient = {
-      zgen: (point: Uint8Array) => this.#parts.vtpm.zgen(point),
-      recipientPublic65: this.#parts.vtpm.sealingPublicKey,
-    }
-    const context = { channelId: depositId, recipientUuid: me.vmUuid, context: sha256(nonce) }
-    const grant = await openGrant(recipient, context, sealed)
+    const about = { channelId: depositId, context: sha256(nonce) }
+    const grant = await this.#parts.grants.open(me, about, sealed)
     const window = new Window(grant.lengthBytes > 0 ? await this.#parts.regionOf(grant) : undefined)
     return { grant, window }
   }

@@ -12,7 +12,7 @@ import type { Fields } from "../../wire/link.ts"
 import type { LocalFields } from "../../wire/local-link.ts"
 import type { Program } from "../../wire/messages.ts"
 import type { Membership } from "../link-client.ts"
-import { STEP_MS, type AgentDepositParts } from "./agent-parts.ts"
+import { STEP_MS, type AgentDepositParts } from "../agent-parts.ts"
 import type { Window } from "./window.ts"
 
 /** How long the answer to a claim is waited for while no MVM is there. */

@@ -10,7 +10,7 @@ import { toHex } from "../../lib/bytes.ts"
 import { MvmError } from "../../lib/errors.ts"
 import type { DepositSecret } from "../../tcb/deposit-key.ts"
 import type { LocalFields } from "../../wire/local-link.ts"
-import { STEP_MS, type AgentDepositParts } from "./agent-parts.ts"
+import { STEP_MS, type AgentDepositParts } from "../agent-parts.ts"
 import type { DeliveredLog } from "./delivered-log.ts"
 import type { Window } from "./window.ts"
 

@@ -15,7 +15,7 @@ import { MvmError } from "../../lib/errors.ts"
 import { encodeDecision } from "../../channel/decision.ts"
 import { acceptMessage, requestMessage, transcriptHash } from "../../channel/transcript.ts"
 import { answerBinding, requestBinding } from "../../tcb/binding.ts"
-import { sealGrant, type Place } from "../../tcb/grant.ts"
+import type { Place } from "../../tcb/grant.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import { authorise } from "./admission.ts"
 import { allocate, arenaInstead } from "./allocation.ts"
@@ -23,7 +23,7 @@ import { answerOf } from "./answer-of.ts"
 import type { Channel, ChannelState } from "./channel.ts"
 import { decisionEnd } from "./decision-end.ts"
 import type { Member } from "../member.ts"
-import { uuidBytes } from "../session.ts"
+import { uuidBytes, type Session } from "../session.ts"
 import type { MvmContext } from "../context.ts"
 import { admit, sessionOf, stillThere, type Meeting } from "./meeting.ts"
 import type { Stages } from "./stages.ts"
@@ -106,6 +106,7 @@ class Opening {
   }
 
   async run(): Promise<Opened> {
+    const { asker, askerSession } = this.#meeting
     const [asked, answered] = await this.#bothProve()
     // Nobody gets memory that it shares with another before both have proven what they run.
     this.#request.stages.deciding()
@@ -121,7 +122,7 @@ class Opening {
         share: answered.share,
         acceptSignature,
         leaseMs: this.#context.leaseMs,
-        sealed: isMoved ? await this.#seal(this.#meeting.asker, sha256(decided.decision)) : undefined,
+        sealed: isMoved ? this.#seal(asker, askerSession, sha256(decided.decision)) : undefined,
       },
     }
   }
@@ -173,7 +174,7 @@ class Opening {
         nonce,
         targetUuid,
         targetName: answerer.record.name,
-        sealed: await this.#seal(asker, sha256(nonce)),
+        sealed: this.#seal(asker, askerSession, sha256(nonce)),
         logOffset: asker.verifier.nextOffset,
       },
       channel,
@@ -297,7 +298,7 @@ class Opening {
 
   /** GRANT and ACCEPT: step 7, the pseudo-address encrypted for the target. @returns its 64-byte acceptance */
   async #grant({ decision, signature, logged }: SignedDecision): Promise<Uint8Array> {
-    const { answerer } = this.#meeting
+    const { answerer, answererSession } = this.#meeting
     const context = this.#context
     const channel = this.#channel
     const ended = Promise.withResolvers<void>()
@@ -309,7 +310,7 @@ class Opening {
           channelId: channel.id,
           decision,
           decisionSignature: signature,
-          sealed: await this.#seal(answerer, sha256(decision)),
+          sealed: this.#seal(answerer, answererSession, sha256(decision)),
           leaseMs: context.leaseMs,
         },
         "ACCEPT",
@@ -346,17 +347,12 @@ class Opening {
     }
   }
 
-  #seal(recipient: Member, context: Uint8Array): Promise<Uint8Array> {
+  /** The grant for one end, sealed to it. @throws MvmError `aborted` when its link began a new epoch */
+  #seal(recipient: Member, session: Session, context: Uint8Array): Uint8Array {
     const { id, laddress, memory } = this.#channel
     const place = memory?.place(recipient.record.uuid) ?? NO_PLACE
     const { lengthBytes = 0, ringBytes = 0 } = memory ?? {}
-    return sealGrant({
-      channelId: id,
-      recipientUuid: uuidBytes(recipient.record.uuid),
-      recipientKey: recipient.record.keys.sealing,
-      context,
-      grant: { laddress, ...place, lengthBytes, ringBytes },
-    })
+    return session.grants.seal({ channelId: id, context }, { laddress, ...place, lengthBytes, ringBytes })
   }
 }
 

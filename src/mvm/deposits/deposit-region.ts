@@ -6,12 +6,11 @@
  */
 
 import { random, sha256 } from "../../lib/crypto.ts"
-import { sealGrant } from "../../tcb/grant.ts"
 import type { ArenaRegion } from "../channels/arena.ts"
+import { sessionOf } from "../channels/meeting.ts"
 import { isGivenArena } from "../channels/transport.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
-import { uuidBytes } from "../session.ts"
 
 /** Enough that the messages about it cost little. */
 const REGION_BYTES = 1 << 20
@@ -45,23 +44,13 @@ export class DepositRegion {
     return this.#region?.lengthBytes ?? 0
   }
 
-  /** Where it is, encrypted to the member. @param nonce what the grant is bound to */
-  seal(member: Member, depositId: Uint8Array, nonce: Uint8Array): Promise<Uint8Array> {
+  /** Where it is, encrypted to the member. @param nonce what the grant is bound to @throws MvmError `no_agent` */
+  seal(member: Member, depositId: Uint8Array, nonce: Uint8Array): Uint8Array {
     const { offset = 0, lengthBytes = 0 } = this.#region ?? {}
-    return sealGrant({
-      channelId: depositId,
-      recipientUuid: uuidBytes(member.record.uuid),
-      recipientKey: member.record.keys.sealing,
-      context: sha256(nonce),
-      grant: {
-        laddress: this.laddress,
-        tag: new Uint8Array(0),
-        path: "",
-        offset,
-        lengthBytes,
-        ringBytes: 0,
-      },
-    })
+    return sessionOf(member).grants.seal(
+      { channelId: depositId, context: sha256(nonce) },
+      { laddress: this.laddress, tag: new Uint8Array(0), path: "", offset, lengthBytes, ringBytes: 0 },
+    )
   }
 
   /** A private copy of its first bytes. Trust: whoever maps the arena wrote them. */

@@ -72,7 +72,7 @@ export class IncomingDeposit {
   }
 
   /** What the depositor is told. */
-  async offer(): Promise<Fields<"DEPOSITING">> {
+  offer(): Fields<"DEPOSITING"> {
     const { member, target, maxBytes } = this.admission
     return {
       depositId: this.id,
@@ -80,7 +80,7 @@ export class IncomingDeposit {
       targetUuid: uuidBytes(target.uuid),
       targetName: target.name,
       targetKey: target.keys.sealing,
-      sealed: await this.region.seal(member, this.id, this.#nonce),
+      sealed: this.region.seal(member, this.id, this.#nonce),
       logOffset: member.verifier.nextOffset,
       maxBytes,
     }

@@ -35,7 +35,7 @@ export class OutgoingDeposit {
   }
 
   /** What the collector is told. */
-  async offer(): Promise<Fields<"COLLECTED">> {
+  offer(): Fields<"COLLECTED"> {
     const { key, statement, signature, sealedKey } = this.deposit
     const depositId = fromHex(key)
     const nonce = random(32)
@@ -45,7 +45,7 @@ export class OutgoingDeposit {
       statement,
       statementSignature: signature,
       sealedKey,
-      sealed: await this.#region.seal(this.member, depositId, nonce),
+      sealed: this.#region.seal(this.member, depositId, nonce),
     }
   }
 

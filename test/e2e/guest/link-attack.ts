@@ -30,7 +30,7 @@ import { openTpmDevice } from "../../../src/tpm/device-transport.ts"
 import { HEAD_WORDS, KIND, kindWordOf } from "../../../src/channel/record.ts"
 import { recordOf } from "../../../src/channel/record-queue.ts"
 import { requestMessage } from "../../../src/channel/transcript.ts"
-import { openGrant } from "../../../src/tcb/grant.ts"
+import { GrantOpener } from "../../../src/tcb/grant.ts"
 import { encodeFrame } from "../../../src/wire/frame.ts"
 import type { LinkMessage } from "../../../src/wire/link.ts"
 import type { Quote } from "../../../src/wire/messages.ts"
@@ -165,13 +165,13 @@ class Evil {
     const share = x25519Generate().publicKey
     const { fields } = await this.alloc(target, 60_000, share)
     const { channelId, nonce, targetUuid, sealed, logOffset } = fields
-    const recipient = {
+    const key = {
       zgen: (point: Uint8Array) => this.vtpm.zgen(point),
       recipientPublic65: this.vtpm.sealingPublicKey,
     }
-    const context = { channelId, recipientUuid: this.me.vmUuid, context: sha256(nonce) }
-    const { laddress } = await openGrant(recipient, context, sealed)
-    const { epoch, vmUuid } = this.me
+    const { epoch, vmUuid, enc } = this.me
+    const grants = await GrantOpener.begin(key, { recipientUuid: vmUuid, epoch }, enc)
+    const { laddress } = grants.open({ channelId, context: sha256(nonce) }, sealed)
     const asked = requestMessage({ laddress, targetUuid, service, share, nonce, epoch, program: PROGRAM })
     const signature = await this.vtpm.sign(asked)
     const binding = requestBinding(asked)

@@ -22,7 +22,7 @@ import {
   regionOf,
 } from "../../../src/ring/layout.ts"
 import { NO_ROOM, RingProducer } from "../../../src/ring/producer.ts"
-import { decodeGrant, encodeGrant } from "../../../src/tcb/grant.ts"
+import { decodeGrant, encodeGrant, GrantOpener, GrantSealer } from "../../../src/tcb/grant.ts"
 import { hpkeOpen, hpkeSeal } from "../../../src/tcb/hpke.ts"
 import type { Random } from "../random.ts"
 import { promise, type Target } from "../target.ts"
@@ -69,16 +69,22 @@ const decision: Target = {
   },
 }
 
+const REGION = {
+  laddress: KEY.subarray(16),
+  tag: new Uint8Array(0),
+  path: "",
+  offset: 4096,
+  lengthBytes: 12288,
+  ringBytes: 4096,
+}
+
 const grant: Target = {
   name: "grant",
-  seeds: () => {
-    const region = { laddress: KEY.subarray(16), offset: 4096, lengthBytes: 12288, ringBytes: 4096 }
-    return [
-      encodeGrant({ ...region, tag: new Uint8Array(0), path: "" }),
-      encodeGrant({ ...region, tag: KEY.subarray(16), path: "" }),
-      encodeGrant({ ...region, tag: new Uint8Array(0), path: "/proc/4711/fd/9" }),
-    ]
-  },
+  seeds: () => [
+    encodeGrant(REGION),
+    encodeGrant({ ...REGION, tag: KEY.subarray(16) }),
+    encodeGrant({ ...REGION, path: "/proc/4711/fd/9" }),
+  ],
   words: ["/", "\u0000", "/proc/self/fd/0", "/dev/shm/../../etc/passwd"],
   run: (input) => {
     promise(equalBytes(encodeGrant(decodeGrant(input)), input), "another encoding")
@@ -95,6 +101,23 @@ const hpke: Target = {
   run: async (input) => {
     const opened = await hpkeOpen(recipient, KEY, input)
     promise(equalBytes(input, hpkeSeed) && opened.length === 50, "what nobody sealed was opened")
+    return "opened"
+  },
+}
+
+const epoch = { recipientUuid: KEY.subarray(16), epoch: KEY.subarray(16) }
+const sealer = new GrantSealer(PUBLIC, epoch)
+const grantOpener = await GrantOpener.begin(recipient, epoch, sealer.enc)
+const about = { channelId: KEY.subarray(16), context: KEY }
+const sealedSeeds = [0, 1].map(() => sealer.seal(about, REGION))
+
+const sealedGrant: Target = {
+  name: "sealed grant",
+  seeds: () => sealedSeeds,
+  run: (input) => {
+    const opened = encodeGrant(grantOpener.open(about, input))
+    const isOurs = sealedSeeds.some((seed) => equalBytes(seed, input))
+    promise(isOurs && equalBytes(opened, encodeGrant(REGION)), "what nobody sealed was opened")
     return "opened"
   },
 }
@@ -273,6 +296,7 @@ export const CHANNEL_TARGETS: readonly Target[] = [
   decision,
   grant,
   hpke,
+  sealedGrant,
   ring,
   records("arena"),
   records("dedicated"),

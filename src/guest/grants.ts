@@ -1,0 +1,56 @@
+/**
+ * @module guest/grants
+ *
+ * Opens the grants that the MVM seals to this member's vTPM. The vTPM is asked once in an epoch of the link.
+ */
+
+import { MvmError } from "../lib/errors.ts"
+import { GrantOpener, type Grant, type GrantContext } from "../tcb/grant.ts"
+import type { Membership } from "./link-client.ts"
+import type { GuestVtpm } from "./vtpm.ts"
+
+export class Grants {
+  readonly #vtpm: GuestVtpm
+  #membership: Membership | undefined
+  #opener: Promise<GrantOpener> | undefined
+
+  constructor(vtpm: GuestVtpm) {
+    this.#vtpm = vtpm
+  }
+
+  /** A new epoch: no grant of the last one comes any more. Asks the vTPM while nobody waits for its answer. */
+  begin(membership: Membership): void {
+    void this.#opener?.then(
+      (opener) => opener.wipe(),
+      () => {},
+    )
+    this.#membership = membership
+    this.#opener = undefined
+    this.#ask(membership).catch(() => {})
+  }
+
+  /**
+   * @throws MvmError `integrity` when it was not sealed to this member, in this epoch, for this; `aborted` when
+   *   `membership` is over; `protocol`, `tpm`
+   */
+  async open(membership: Membership, about: GrantContext, sealed: Uint8Array): Promise<Grant> {
+    if (membership !== this.#membership)
+      throw new MvmError("aborted", "the link to the MVM began a new epoch")
+    return (await this.#ask(membership)).open(about, sealed)
+  }
+
+  #ask({ vmUuid: recipientUuid, epoch, enc }: Membership): Promise<GrantOpener> {
+    if (this.#opener) return this.#opener
+    const key = {
+      zgen: (point: Uint8Array) => this.#vtpm.zgen(point),
+      recipientPublic65: this.#vtpm.sealingPublicKey,
+    }
+    const opener = GrantOpener.begin(key, { recipientUuid, epoch }, enc)
+    this.#opener = opener
+    // A vTPM that failed once may be asked again.
+    opener.catch(() => {
+      if (this.#opener === opener) this.#opener = undefined
+    })
+    return opener
+  }
+}
