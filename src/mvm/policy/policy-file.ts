@@ -77,20 +77,29 @@ export class PolicyFile {
         this.#rest = setTimeout(settle, REST_MS, now)
         return
       }
-      onChange(this.reload())
+      const current = this.reload()
+      this.#listen(look)
+      onChange(current)
     }
-    try {
-      // The folder, because editors replace the file.
-      const name = basename(this.path)
-      this.#watcher = watch(dirname(this.path), (_event, file) => {
-        if (file === null || file === name) look()
-      })
-      this.#watcher.on("error", () => {})
-    } catch {
-      // The poll below finds changes too, only later.
-    }
+    this.#listen(look)
     this.#poll = setInterval(look, POLL_MS)
     this.#poll.unref()
+  }
+
+  /**
+   * To the file, and to its folder only while there is none: a state directory is written to with every channel. What
+   * replaces the file ends the watch of the old one with an event, and is listened to once it was taken over.
+   */
+  #listen(look: () => void): void {
+    this.#watcher?.close()
+    this.#watcher = undefined
+    try {
+      const isThere = statSync(this.path, { throwIfNoEntry: false }) !== undefined
+      this.#watcher = watch(isThere ? this.path : dirname(this.path), look)
+      this.#watcher.on("error", () => {})
+    } catch {
+      // The poll finds changes too, only later.
+    }
   }
 
   /** Resolves once the file as it is now was taken over; at most as long as the poll takes. */
