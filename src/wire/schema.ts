@@ -151,7 +151,8 @@ export function optional<T>(field: RequiredField<T>): OptionalField<T> {
 
 /** Exactly these fields; unknown ones are refused, those that are undefined count as left out. */
 export function struct<const S extends Shape>(shape: S): RequiredField<InferShape<S>> {
-  const entries = Object.entries(shape)
+  // In the order in which they are encoded.
+  const entries = Object.entries(shape).sort(([a], [b]) => (a < b ? -1 : 1))
   for (const [key] of entries) {
     if (!isFieldName(key)) throw new TypeError(`"${key}" cannot name a field`)
   }

@@ -107,7 +107,7 @@ describe("decodeMessage refuses", () => {
 
   test("unknown and missing fields, by name", () => {
     expect(refusalOf("93040081a16101")).toBe("EMPTY.a: unknown field")
-    expect(refusalOf("93010080")).toBe("GREET.nonce: missing")
+    expect(refusalOf("93010080")).toBe("GREET.host: missing")
   })
 
   test("field names that mean something to every object", () => {

@@ -102,6 +102,8 @@ export class AuditLog {
   readonly #database: StateDatabase
   readonly #headFile: AuditHeadFile
   readonly #identity: StateDir["identity"]
+  /** The newest row, where it is known without looking: nobody else writes here. */
+  #committed: AuditHead | undefined
   readonly #insert: Query<never>
   readonly #last: Query<StoredRow>
   readonly #page: Query<StoredRow>
@@ -237,8 +239,10 @@ export class AuditLog {
     entries: readonly AuditEntry[],
     nowMs: number,
   ): { heads: AuditHead[]; newest: SignedHead | undefined } {
-    const stored = this.#last.get()
-    let head: AuditHead = stored ? toChained(stored) : { sequence: 0, hash: GENESIS }
+    let head = this.#committed ?? this.head()
+    // Known again once this transaction is in the database, and not if it is undone.
+    this.#committed = undefined
+    this.#database.afterCommit(() => (this.#committed = head))
     let newest: SignedHead | undefined
     const heads = entries.map(({ kind, subject, alongside }) => {
       if (!KIND.test(kind)) throw new MvmError("config", "audit.kind: not a lower-case word")
