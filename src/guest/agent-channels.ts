@@ -151,8 +151,7 @@ export class AgentChannels {
       program,
     })
     // The vTPM goes on with the quote as soon as it has signed.
-    const signing = this.#vtpm.sign(message)
-    signing.catch(() => {})
+    const signing = this.#signMeanwhile(message)
     const { fields: opened } = await this.#evidence.make(
       me,
       {
@@ -168,6 +167,15 @@ export class AgentChannels {
       },
     )
     opening.isOpen = true
+    const { acceptSignature } = opened
+    const transcript = transcriptHash({
+      decision: opened.decision,
+      laddress: grant.laddress,
+      service,
+      askerShare: share,
+      answererShare: opened.share,
+    })
+    const opensWith = this.#signMeanwhile(openMessage(transcript, acceptSignature))
     const parsed = this.#verifyDecision(opened, allocated.channelId)
     mustBe(equalBytes(parsed.asker.uuid, me.vmUuid), "decision.asker: another VM")
     mustBe(equalBytes(parsed.answerer.uuid, allocated.targetUuid), "decision.answerer: another VM")
@@ -179,19 +187,11 @@ export class AgentChannels {
     )
     const placed = await this.#grantOf(me, opened, grant)
     checkGrant(parsed, placed)
-    const transcript = transcriptHash({
-      decision: opened.decision,
-      laddress: grant.laddress,
-      service,
-      askerShare: share,
-      answererShare: opened.share,
-    })
-    const { acceptSignature } = opened
     if (!p256Verify(parsed.answerer.identityKey, acceptMessage(transcript), acceptSignature)) {
       throw new MvmError("signature", `the acceptance of ${parsed.answerer.name} is not signed with its key`)
     }
     const [openSignature, region] = await Promise.all([
-      this.#vtpm.sign(openMessage(transcript, acceptSignature)),
+      opensWith,
       parsed.transport === "memory" ? this.#locate(placed) : undefined,
     ])
     return {
@@ -242,22 +242,23 @@ export class AgentChannels {
   ): Promise<AgentChannel> {
     const me = this.membership()
     const { fields } = granted
+    const about = { channelId: fields.channelId, context: sha256(fields.decision) }
+    const grant = await this.#grants.open(me, about, fields.sealed)
+    const transcript = transcriptHash({
+      decision: fields.decision,
+      laddress: grant.laddress,
+      service: challenge.service,
+      askerShare: challenge.share,
+      answererShare: share,
+    })
+    const acceptsWith = this.#signMeanwhile(acceptMessage(transcript))
     const parsed = this.#verifyDecision(fields, challenge.channelId)
     mustBe(equalBytes(parsed.answerer.uuid, me.vmUuid), "decision.answerer: another VM")
     mustBe(equalBytes(parsed.asker.uuid, challenge.sourceUuid), "decision.asker: another VM")
     mustBe(parsed.service === challenge.service, "decision.service: another service")
-    const about = { channelId: fields.channelId, context: sha256(fields.decision) }
-    const grant = await this.#grants.open(me, about, fields.sealed)
     checkGrant(parsed, grant)
-    const transcript = transcriptHash({
-      decision: fields.decision,
-      laddress: grant.laddress,
-      service: parsed.service,
-      askerShare: challenge.share,
-      answererShare: share,
-    })
     const [acceptSignature, region] = await Promise.all([
-      this.#vtpm.sign(acceptMessage(transcript)),
+      acceptsWith,
       parsed.transport === "memory" ? this.#locate(grant) : undefined,
     ])
     this.#client.link.send(
@@ -351,6 +352,13 @@ export class AgentChannels {
     const grant = await this.#grants.open(me, about, opened.sealed)
     mustBe(equalBytes(grant.laddress, allocated.laddress), "OPENED.sealed: another pseudo-address")
     return grant
+  }
+
+  /** The vTPM signs while the message is checked here; the signature goes nowhere when that fails. */
+  #signMeanwhile(message: Uint8Array): Promise<Uint8Array> {
+    const signing = this.#vtpm.sign(message)
+    signing.catch(() => {})
+    return signing
   }
 
   /** Trust: the decision counts only under the signature of the MVM that the vTPM pins. */

@@ -53,7 +53,7 @@ export class EvidenceStore {
   readonly #log: Log
   #segment: number
   #records: number
-  #lines: string[] = []
+  #recorded: ChannelEvidence[] = []
   #writing: Promise<void> = Promise.resolve()
 
   /** @throws MvmError `io` when the directory cannot be used. */
@@ -76,15 +76,16 @@ export class EvidenceStore {
 
   /** Keeps the evidence of one decision; on disk some time later. */
   record(evidence: ChannelEvidence): void {
-    this.#lines.push(`${JSON.stringify(evidence)}\n`)
-    if (this.#lines.length === 1) setImmediate(() => void this.flush())
+    this.#recorded.push(evidence)
+    if (this.#recorded.length === 1) setImmediate(() => void this.flush())
   }
 
   /** Resolves when what was recorded is written. */
   flush(): Promise<void> {
-    const lines = this.#lines
-    if (lines.length > 0) {
-      this.#lines = []
+    const recorded = this.#recorded
+    if (recorded.length > 0) {
+      this.#recorded = []
+      const lines = recorded.map((evidence) => `${JSON.stringify(evidence)}\n`)
       this.#writing = this.#writing.then(() => this.#append(lines)).catch((error) => this.#failed(error))
     }
     return this.#writing
