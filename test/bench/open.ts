@@ -122,17 +122,18 @@ async function answer(
   return { firstByteMs, done }
 }
 
-/** Opens channels until a window is no faster than the best before it. */
+/** Opens channels until two windows in a row are no faster than the best before them: one may be the machine's. */
 async function untilSteady(
   host: BenchHost,
   pairs: readonly Pair[],
   note: (line: string) => void,
 ): Promise<void> {
   let best = 0
-  for (let window = 0; window < WARM_WINDOWS; window += 1) {
+  let noFaster = 0
+  for (let window = 0; window < WARM_WINDOWS && noFaster < 2; window += 1) {
     const now = await rate(host, pairs, WARM_SECONDS)
     note(`open: warming, ${now.toFixed(0)} a second`)
-    if (now < best * STEADY_GAIN) return
+    noFaster = now < best * STEADY_GAIN ? noFaster + 1 : 0
     best = Math.max(best, now)
   }
 }
