@@ -53,6 +53,7 @@ export class ChannelEnd {
   readonly agent: AgentClient
   readonly #path: RecordPath
   #spinUntilMs = 0
+  #isResting = false
   /** This end's identity signature over the transcript: the first record it sends. */
   readonly handshake: Uint8Array
 
@@ -130,6 +131,8 @@ export class ChannelEnd {
     this.sealer.flush()
     if (!this.#path.published()) return
     this.#spinUntilMs = performance.now() + SPIN_AFTER_KICK_MS
+    // Who rests meanwhile, and sends because of another event, looks on as well.
+    if (this.#isResting) this.nudge()
   }
 
   /** Give read room back, and wake the other end if it asked for that. */
@@ -175,7 +178,10 @@ export class ChannelEnd {
     if (roomBytes === undefined || this.#path.wantRoom(roomBytes)) {
       this.acknowledge()
       this.agent.kicked = false
-      await this.agent.event(SLOW_POLL_MS, () => this.agent.kicked || interrupted())
+      const looksOn = (): boolean => performance.now() < this.#spinUntilMs
+      this.#isResting = true
+      await this.agent.event(SLOW_POLL_MS, () => this.agent.kicked || interrupted() || looksOn())
+      this.#isResting = false
       if (roomBytes !== undefined) this.#path.unwantRoom()
     }
     this.#path.unwantData()
