@@ -1,10 +1,12 @@
 /**
  * @module bench/tls-peer
  *
- * socat over TLS 1.3 with AES-256-GCM on loopback, from a file in memory to /dev/null.
+ * socat over TLS 1.3 with AES-256-GCM on loopback, from a file in the page cache to /dev/null. The file lies where files
+ * do, on a disk's file system: tmpfs keeps it in pages of 4 KiB, which costs who maps it a quarter of its speed.
  */
 
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 
 const BLOCK_BYTES = 262144
@@ -19,7 +21,7 @@ export class TlsPeer implements Disposable {
   }
 
   static async start(lengthBytes: number): Promise<TlsPeer> {
-    const directory = mkdtempSync("/dev/shm/mvm-bench-tls-")
+    const directory = mkdtempSync(join(tmpdir(), "mvm-bench-tls-"))
     const file = join(directory, "file")
     writeFileSync(file, "")
     truncateSync(file, lengthBytes)
@@ -29,7 +31,8 @@ export class TlsPeer implements Disposable {
       `of=${file}`,
       "bs=1M",
       `count=${lengthBytes / 2 ** 20}`,
-      "conv=notrunc",
+      // On the disk as well, or writing it back falls into the rounds.
+      "conv=notrunc,fsync",
       "status=none",
     ])
     const pem = join(directory, "pem")
