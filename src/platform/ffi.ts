@@ -13,6 +13,7 @@ const SYMBOLS = {
   __errno_location: { args: [], returns: T.ptr },
   dup2: { args: [T.i32, T.i32], returns: T.i32 },
   bind: { args: [T.i32, T.ptr, T.u32], returns: T.i32 },
+  connect: { args: [T.i32, T.ptr, T.u32], returns: T.i32 },
   fallocate: { args: [T.i32, T.i32, T.i64, T.i64], returns: T.i32 },
   fcntl: { args: [T.i32, T.i32, T.u64], returns: T.i32 },
   flock: { args: [T.i32, T.i32], returns: T.i32 },

@@ -15,6 +15,7 @@ import { closeSync, constants, fchmodSync, openSync, readFileSync, rmSync, write
 import { lstat } from "node:fs/promises"
 import { isAbsolute } from "node:path"
 import { MvmError, errnoOf } from "../lib/errors.ts"
+import { connectNow } from "./unix-address.ts"
 import { probeSwtpm, shutdownSwtpm } from "./swtpm-control.ts"
 
 const READY_TIMEOUT_MS = 10_000
@@ -126,7 +127,7 @@ async function removeStaleSocket(path: string, isControl: boolean): Promise<void
   })
   if (found === undefined) return
   if (!found.isSocket()) throw new MvmError("swtpm", `${path} exists and is not a socket`)
-  if (isControl && (await isListening(path))) {
+  if (isControl && isListening(path)) {
     throw new MvmError("swtpm", `another swtpm listens on ${path}`, {
       hint: "stop the vm that uses it first",
     })
@@ -134,13 +135,12 @@ async function removeStaleSocket(path: string, isControl: boolean): Promise<void
   rmSync(path, { force: true })
 }
 
-async function isListening(path: string): Promise<boolean> {
+function isListening(path: string): boolean {
   try {
-    const socket = await Bun.connect({ unix: path, socket: { data() {} } })
-    socket.end()
+    closeSync(connectNow(path))
     return true
-  } catch {
-    return false
+  } catch (error) {
+    return errnoOf(error) === "EAGAIN"
   }
 }
 

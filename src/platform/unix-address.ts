@@ -1,16 +1,18 @@
 /**
  * @module platform/unix-address
  *
- * Names of unix sockets as the kernel takes them, and sockets that wait there for a program that is not there yet.
+ * Names of unix sockets as the kernel takes them, connections to them, and sockets that wait there for a program that
+ * is not there yet.
  */
 
 import { ptr } from "bun:ffi"
 import { chmodSync, closeSync, rmSync } from "node:fs"
 import { MvmError } from "../lib/errors.ts"
-import { libc, systemError } from "./ffi.ts"
+import { errnoError, libc, systemError } from "./ffi.ts"
 
 const AF_UNIX = 1
 const SOCK_STREAM_CLOEXEC = 1 | 0o2000000
+const SOCK_NONBLOCK = 0o4000
 const SUN_PATH_BYTES = 108
 /** One program connects, and one more that looks whether it may. */
 const BACKLOG = 4
@@ -29,6 +31,27 @@ export function socketAddress(name: string): Uint8Array | undefined {
   address.writeUInt16LE(AF_UNIX)
   address.set(bytes, 2)
   return address
+}
+
+/**
+ * A connection to the socket at `path`, which may be relative, made without waiting. The runtime's own says ECONNREFUSED
+ * where nobody listens and where too many wait to be accepted; here that is EAGAIN.
+ *
+ * @returns a descriptor that does not block
+ * @throws Error with the errno's name as its `code`.
+ */
+export function connectNow(path: string): number {
+  const name = Buffer.from(path)
+  if (name.length >= SUN_PATH_BYTES) throw Object.assign(new Error("connect"), { code: "ENAMETOOLONG" })
+  const address = Buffer.alloc(2 + name.length + 1)
+  address.writeUInt16LE(AF_UNIX)
+  address.set(name, 2)
+  const fd = libc().socket(AF_UNIX, SOCK_STREAM_CLOEXEC | SOCK_NONBLOCK, 0)
+  if (fd < 0) throw errnoError("socket")
+  if (libc().connect(fd, ptr(address), address.length) === 0) return fd
+  const error = errnoError("connect")
+  closeSync(fd)
+  throw error
 }
 
 /**

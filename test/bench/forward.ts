@@ -23,11 +23,17 @@ export const bench: Bench = async ({ rounds, note }) => {
   using source = await TlsPeer.start(LENGTH_BYTES)
   const host = await BenchHost.start()
   const greeter = greet()
+  const begun: Forwarded[] = []
+  const begin = async (kind: Parameters<typeof Forwarded.start>[1]): Promise<Forwarded> => {
+    const forwarded = await Forwarded.start(host, kind)
+    begun.push(forwarded)
+    return forwarded
+  }
   try {
     for (const name of [SENDER, RECEIVER]) await host.addMember(name)
-    const unix = await Forwarded.start(host, "unix")
-    const tcp = await Forwarded.start(host, "tcp")
-    const opens = await Forwarded.start(host, { greeter: greeter.port })
+    const unix = await begin("unix")
+    const tcp = await begin("tcp")
+    const opens = await begin({ greeter: greeter.port })
     const rows = { send: row(), one: row(), eight: row(), tcp: row(), hot: row(), idle: row() }
     for (let round = 0; round < rounds; round += 1) {
       rows.send.push(await transfer(host, source.file, "cats"))
@@ -38,7 +44,6 @@ export const bench: Bench = async ({ rounds, note }) => {
       rows.idle.push(await openMs(opens.address, IDLE_MS))
       note(`forward: round ${round + 1} of ${rounds}`)
     }
-    for (const forwarded of [unix, tcp, opens]) await forwarded.stop()
     return [
       figure("forward.send_recv_gb_s", "GB/s", rows.send),
       figure("forward.stream_gb_s", "GB/s", rows.one),
@@ -51,6 +56,7 @@ export const bench: Bench = async ({ rounds, note }) => {
       figure("forward.open_hot_p50_ms", "ms", rows.hot),
     ]
   } finally {
+    for (const forwarded of begun) await forwarded.stop()
     greeter.stop()
     await host.stop()
   }

@@ -18,6 +18,7 @@ export function socketService(address: Address, endOfInput: EndOfInput): Service
     })
     const leave = (): void => connection.reset(brokenBy(broken))
     broken.addEventListener("abort", leave)
+    if (broken.aborted) leave()
     const close = (): void => connection.stop(new MvmError("sink", "the caller has ended"))
     try {
       await Promise.all([carry(stream, taking(connection, endOfInput, close)), carry(connection, stream)])

@@ -5,12 +5,18 @@
  */
 
 import type { Socket } from "bun"
+import { closeSync } from "node:fs"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
 import { placeSocket, removeSocket } from "../../platform/socket-file.ts"
+import { connectNow } from "../../platform/unix-address.ts"
 import { SOCKET_EVENTS, SocketDuplex } from "./socket-duplex.ts"
 
 const MAX_UNIX_PATH_BYTES = 107
 const MAX_HOST_LENGTH = 253
+
+/** How long a unix socket whose queue is full is tried again, and how often. */
+const QUEUE_FULL_MS = 10_000
+const QUEUE_FULL_RETRY_MS = 5
 
 export type Address =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
@@ -46,19 +52,37 @@ export function addressText(address: Address): string {
   return `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`
 }
 
-/** @throws MvmError `unreachable`. */
+/**
+ * A connection. A unix socket at which too many wait to be accepted is tried again for a while, as it would be waited
+ * for by others: the queues of many programs are short.
+ *
+ * @throws MvmError `unreachable`.
+ */
 export async function connectTo(address: Address): Promise<SocketDuplex> {
+  if (address.kind === "tcp") return connect(address, { hostname: address.host, port: address.port })
+  const deadline = performance.now() + QUEUE_FULL_MS
+  for (;;) {
+    try {
+      return await connect(address, { fd: connectNow(address.path) })
+    } catch (error) {
+      if (error instanceof MvmError) throw error
+      if (errnoOf(error) !== "EAGAIN" || performance.now() > deadline) throw unreachable(address, error)
+    }
+    await Bun.sleep(QUEUE_FULL_RETRY_MS)
+  }
+}
+
+function unreachable(address: Address, cause: unknown): MvmError {
+  const why = errnoOf(cause) ?? "failed"
+  return new MvmError("unreachable", `cannot connect to ${addressText(address)}: ${why}`, { cause })
+}
+
+function connect(
+  address: Address,
+  where: { hostname: string; port: number } | { fd: number },
+): Promise<SocketDuplex> {
   const { promise, resolve, reject } = Promise.withResolvers<SocketDuplex>()
-  const refused = (error: Error): void =>
-    reject(
-      new MvmError(
-        "unreachable",
-        `cannot connect to ${addressText(address)}: ${errnoOf(error) ?? "failed"}`,
-        {
-          cause: error,
-        },
-      ),
-    )
+  const refused = (error: Error): void => reject(unreachable(address, error))
   const options = {
     allowHalfOpen: true,
     data: undefined as unknown as SocketDuplex,
@@ -71,11 +95,8 @@ export async function connectTo(address: Address): Promise<SocketDuplex> {
       connectError: (_socket: Socket<SocketDuplex>, error: Error) => refused(error),
     },
   }
-  const connecting =
-    address.kind === "unix"
-      ? Bun.connect<SocketDuplex>({ ...options, unix: address.path })
-      : Bun.connect<SocketDuplex>({ ...options, hostname: address.host, port: address.port })
-  connecting.catch(refused)
+  // The types know of no descriptor here; the runtime does.
+  Bun.connect<SocketDuplex>({ ...options, ...(where as { hostname: string; port: number }) }).catch(refused)
   return promise
 }
 
@@ -96,7 +117,7 @@ export async function listenAt(
   onConnection: (connection: SocketDuplex) => void,
   mode = 0o600,
 ): Promise<Listening> {
-  if (address.kind === "unix") await removeStale(address.path)
+  if (address.kind === "unix") removeStale(address.path)
   const options = {
     allowHalfOpen: true,
     data: undefined as unknown as SocketDuplex,
@@ -137,15 +158,14 @@ export async function listenAt(
  *
  * @throws MvmError `exists` when one listens, or what is there is no socket.
  */
-async function removeStale(path: string): Promise<void> {
-  let there: SocketDuplex
+function removeStale(path: string): void {
   try {
-    there = await connectTo({ kind: "unix", path })
+    closeSync(connectNow(path))
   } catch (error) {
     // A file that is no socket refuses connections, too.
-    if (errnoOf((error as MvmError).cause) === "ECONNREFUSED") removeSocket(path)
-    return
+    if (errnoOf(error) === "ECONNREFUSED") return removeSocket(path)
+    // Who listens is busy.
+    if (errnoOf(error) !== "EAGAIN") return
   }
-  there.reset(new MvmError("aborted", "only looked"))
   throw new MvmError("exists", `cannot listen at ${path}: it is in use`)
 }
