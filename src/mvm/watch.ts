@@ -25,6 +25,9 @@ const MAX_EVENT_LOG_CHUNKS = 256
 const TICK_MS = 250
 const FIRST_MEASURE_MS = 1000
 
+/** How often an end of an open channel is measured at least while one lease lasts: a quote may fail twice. */
+const MEASURED_PER_LEASE = 3
+
 export class Watch {
   readonly #context: MvmContext
   readonly #broker: Broker
@@ -48,7 +51,7 @@ export class Watch {
   async measure(member: Member): Promise<void> {
     const { session } = member
     if (!session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
-    this.#due.set(session, performance.now() + member.record.config.remeasureSeconds * 1000)
+    this.#due.set(session, performance.now() + this.#periodMs(member))
     const nonce = random(32)
     try {
       await member.link.request("MEASURE", { nonce, logOffset: member.verifier.nextOffset }, "MEASURED", {
@@ -95,8 +98,8 @@ export class Watch {
 
   /** A VM has another period: it counts from now. */
   reschedule(record: VmRecord): void {
-    const session = this.#context.hub.byUuid(record.uuid)?.session
-    if (session) this.#due.set(session, performance.now() + record.config.remeasureSeconds * 1000)
+    const member = this.#context.hub.byUuid(record.uuid)
+    if (member?.session) this.#due.set(member.session, performance.now() + this.#periodMs(member))
   }
 
   /** The member turned untrusted, at a request or on its period: its channels end. */
@@ -128,7 +131,7 @@ export class Watch {
       const { uuid } = member.record
       const { session } = member
       if (!session || this.#busy.has(uuid)) continue
-      if ((this.#due.get(session) ?? this.#firstDue(member, session, now)) > now) continue
+      if (this.#dueOf(member, session, now) > now) continue
       this.#busy.add(uuid)
       this.measure(member)
         .then(
@@ -147,11 +150,20 @@ export class Watch {
     this.#context.log.warn("measure", { vm: member.record.name, message })
   }
 
-  /** A member is measured soon after it linked, then on its period. */
-  #firstDue(member: Member, session: Session, now: number): number {
-    const due = now + Math.min(FIRST_MEASURE_MS, member.record.config.remeasureSeconds * 1000)
+  /** A member is measured soon after it linked, then on its period; a channel that was opened since may shorten it. */
+  #dueOf(member: Member, session: Session, now: number): number {
+    const period = this.#periodMs(member)
+    const due = Math.min(this.#due.get(session) ?? now + FIRST_MEASURE_MS, now + period)
     this.#due.set(session, due)
     return due
+  }
+
+  /** As it is set; but a lease ends by itself, and an end that is measured seldom would lose its channels. */
+  #periodMs({ record }: Member): number {
+    const period = record.config.remeasureSeconds * 1000
+    const ofLease = this.#context.leaseMs / MEASURED_PER_LEASE
+    if (period <= ofLease) return period
+    return this.#context.channels.of(record.uuid).some(({ state }) => state === "open") ? ofLease : period
   }
 
   /** Both ends get a lease that ends `leaseMs` after the older of their last good measurements. */

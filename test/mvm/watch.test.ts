@@ -34,6 +34,20 @@ describe("a lease", () => {
     }
   })
 
+  test("is renewed in time where a VM is measured seldom", async () => {
+    const mvm = await ScriptedMvm.start({ leaseMs: 1500 })
+    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
+    for (const { member } of [a, b]) {
+      member.record = { ...member.record, config: { ...member.record.config, remeasureSeconds: 600 } }
+    }
+    for (const end of [a, b]) await end.measured()
+    await openBetween(a, b)
+    for (let round = 0; round < 2; round += 1) {
+      for (const end of [a, b]) await end.measured()
+      for (const end of [a, b]) await end.hear("LEASE")
+    }
+  })
+
   test("ends with a REVOKE at both ends when one is found untrusted, and nothing is renewed after", async () => {
     const mvm = await ScriptedMvm.start()
     const [a, b] = [await mvm.member("a"), await mvm.member("b")]
