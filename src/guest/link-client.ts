@@ -76,7 +76,7 @@ export class LinkClient {
   readonly #options: LinkClientOptions
   #stream: ByteStream | undefined
   #hello: { pair: KeyPair; nonce: Uint8Array } | undefined
-  #lastHelloMs = 0
+  #lastHelloMs = -Infinity
   #stopped = false
   #timer: ReturnType<typeof setInterval> | undefined
   #lastAnswerMs = 0
@@ -196,11 +196,12 @@ export class LinkClient {
     )
   }
 
+  /** HELLO; what comes too soon after the last one is said at the next tick. */
   #greet(): void {
     const now = performance.now()
+    this.#hello ??= { pair: x25519Generate(), nonce: random(32) }
     if (now - this.#lastHelloMs < HELLO_MIN_GAP_MS) return
     this.#lastHelloMs = now
-    this.#hello ??= { pair: x25519Generate(), nonce: random(32) }
     this.link.send("HELLO", {
       version: PROTOCOL_VERSION,
       guestNonce: this.#hello.nonce,

@@ -4,6 +4,8 @@ import { expect, test } from "bun:test"
 import { Log } from "../../src/lib/log.ts"
 import { LinkClient } from "../../src/guest/link-client.ts"
 import type { ByteStream } from "../../src/platform/virtio-port.ts"
+import { until } from "../mvm/scripted-member.ts"
+import { ScriptedMvm } from "../mvm/scripted.ts"
 
 test("an agent that is stopped while its stream is opened closes it, and its run ends", async () => {
   const opening = Promise.withResolvers<ByteStream>()
@@ -34,4 +36,14 @@ test("an agent that is stopped while its stream is opened closes it, and its run
   })
   await running
   expect(done).toEqual(["closed", "lost"])
+})
+
+test("a HELLO that is due too soon after the last one is said a moment later, not at the next PING", async () => {
+  const mvm = await ScriptedMvm.start()
+  const { client, member } = await mvm.member("a")
+  const before = client.membership
+  const sinceMs = performance.now()
+  member.link.send("POKE", {})
+  await until(() => client.membership !== before && client.holds(client.membership))
+  expect(performance.now() - sinceMs).toBeLessThan(5000)
 })
