@@ -349,6 +349,7 @@ class Opening {
 
   /** The grant for one end, sealed to it. @throws MvmError `aborted` when its link began a new epoch */
   #seal(recipient: Member, session: Session, context: Uint8Array): Uint8Array {
+    stillThere(recipient, session)
     const { id, laddress, memory } = this.#channel
     const place = memory?.place(recipient.record.uuid) ?? NO_PLACE
     const { lengthBytes = 0, ringBytes = 0 } = memory ?? {}
