@@ -90,7 +90,7 @@ export class Agent implements SessionHost {
         })),
       }),
       onLinked: (membership, kept) => this.#linked(membership, kept),
-      onLost: () => {},
+      onLost: () => this.#grants.end(),
       onMessage: (message) => this.#fromMvm(message),
     })
     this.#offers = new AgentOffers(this.#client, options.log)
@@ -149,6 +149,7 @@ export class Agent implements SessionHost {
       this.toMvm("ABORT", { channelId: channel.channelId, code: "aborted", message: "the agent stopped" })
     }
     this.#client.stop()
+    this.#grants.end()
     this.#vtpm.close()
   }
 

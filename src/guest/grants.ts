@@ -18,15 +18,21 @@ export class Grants {
     this.#vtpm = vtpm
   }
 
-  /** A new epoch: no grant of the last one comes any more. Asks the vTPM while nobody waits for its answer. */
+  /** A new epoch. Asks the vTPM while nobody waits for its answer. */
   begin(membership: Membership): void {
+    this.end()
+    this.#membership = membership
+    this.#ask(membership).catch(() => {})
+  }
+
+  /** No grant of this epoch comes any more. */
+  end(): void {
     void this.#opener?.then(
       (opener) => opener.wipe(),
       () => {},
     )
-    this.#membership = membership
+    this.#membership = undefined
     this.#opener = undefined
-    this.#ask(membership).catch(() => {})
   }
 
   /**
@@ -35,7 +41,7 @@ export class Grants {
    */
   async open(membership: Membership, about: GrantContext, sealed: Uint8Array): Promise<Grant> {
     if (membership !== this.#membership)
-      throw new MvmError("aborted", "the link to the MVM began a new epoch")
+      throw new MvmError("aborted", "the link to the MVM was lost meanwhile")
     return (await this.#ask(membership)).open(about, sealed)
   }
 

@@ -165,11 +165,12 @@ export class Hub {
           if (!said) return
           member.offers.clear()
           member.bulk.clear()
-          member.session?.grants.wipe()
           const recipient = { recipientUuid: uuidBytes(member.record.uuid), epoch }
+          const grants = new GrantSealer(member.record.keys.sealing, recipient)
+          member.session?.grants.wipe()
           member.session = {
             epoch,
-            grants: new GrantSealer(member.record.keys.sealing, recipient),
+            grants,
             bootId: said.fields.bootId.toHex(),
             kind: record.kind === "local" ? "agent" : "kernel",
             canMap: false,

@@ -25,7 +25,7 @@ const MAX_EVENT_LOG_CHUNKS = 256
 const TICK_MS = 250
 const FIRST_MEASURE_MS = 1000
 
-/** How often an end of an open channel is measured at least while one lease lasts: a quote may fail twice. */
+/** How often an end of an open channel is measured at least while one lease lasts: a quote may fail once. */
 const MEASURED_PER_LEASE = 3
 
 export class Watch {

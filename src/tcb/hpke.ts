@@ -82,6 +82,7 @@ export class HpkeContext {
   wipe(): void {
     this.#isWiped = true
     this.#key.fill(0)
+    this.#baseNonce.fill(0)
   }
 
   /** A wiped key would seal for everybody. */

@@ -12,7 +12,7 @@ import { brokenBy, type ServiceHandler } from "./service.ts"
 
 export function socketService(address: Address, endOfInput: EndOfInput): ServiceHandler {
   return async ({ stream, run, broken }) => {
-    const connection = await connectTo(address).catch((cause: unknown) => {
+    const connection = await connectTo(address, broken).catch((cause: unknown) => {
       // Where the service's own socket is is nothing for the caller.
       throw new MvmError("unreachable", "the service does not answer", { cause })
     })

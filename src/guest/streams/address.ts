@@ -7,6 +7,7 @@
 import type { Socket } from "bun"
 import { closeSync } from "node:fs"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
+import { pause } from "../../lib/pause.ts"
 import { placeSocket, removeSocket } from "../../platform/socket-file.ts"
 import { connectNow } from "../../platform/unix-address.ts"
 import { SOCKET_EVENTS, SocketDuplex } from "./socket-duplex.ts"
@@ -14,9 +15,10 @@ import { SOCKET_EVENTS, SocketDuplex } from "./socket-duplex.ts"
 const MAX_UNIX_PATH_BYTES = 107
 const MAX_HOST_LENGTH = 253
 
-/** How long a unix socket whose queue is full is tried again, and how often. */
+/** How long a unix socket whose queue is full is tried again, and after what pauses. */
 const QUEUE_FULL_MS = 10_000
-const QUEUE_FULL_RETRY_MS = 5
+const FIRST_PAUSE_MS = 5
+const LONGEST_PAUSE_MS = 200
 
 export type Address =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
@@ -56,19 +58,21 @@ export function addressText(address: Address): string {
  * A connection. A unix socket at which too many wait to be accepted is tried again for a while, as it would be waited
  * for by others: the queues of many programs are short.
  *
+ * @param broken nobody wants the connection any more
  * @throws MvmError `unreachable`.
  */
-export async function connectTo(address: Address): Promise<SocketDuplex> {
+export async function connectTo(address: Address, broken: AbortSignal): Promise<SocketDuplex> {
   if (address.kind === "tcp") return connect(address, { hostname: address.host, port: address.port })
   const deadline = performance.now() + QUEUE_FULL_MS
-  for (;;) {
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
     try {
       return await connect(address, { fd: connectNow(address.path) })
     } catch (error) {
       if (error instanceof MvmError) throw error
-      if (errnoOf(error) !== "EAGAIN" || performance.now() > deadline) throw unreachable(address, error)
+      const mayWait = errnoOf(error) === "EAGAIN" && performance.now() < deadline && !broken.aborted
+      if (!mayWait) throw unreachable(address, error)
     }
-    await Bun.sleep(QUEUE_FULL_RETRY_MS)
+    await pause(pauseMs, broken)
   }
 }
 

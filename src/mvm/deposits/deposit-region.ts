@@ -7,10 +7,10 @@
 
 import { random, sha256 } from "../../lib/crypto.ts"
 import type { ArenaRegion } from "../channels/arena.ts"
-import { sessionOf } from "../channels/meeting.ts"
 import { isGivenArena } from "../channels/transport.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
+import type { Session } from "../session.ts"
 
 /** Enough that the messages about it cost little. */
 const REGION_BYTES = 1 << 20
@@ -44,10 +44,10 @@ export class DepositRegion {
     return this.#region?.lengthBytes ?? 0
   }
 
-  /** Where it is, encrypted to the member. @param nonce what the grant is bound to @throws MvmError `no_agent` */
-  seal(member: Member, depositId: Uint8Array, nonce: Uint8Array): Uint8Array {
+  /** Where it is, encrypted to the member. @param nonce what the grant is bound to @throws MvmError `aborted` */
+  seal(session: Session, depositId: Uint8Array, nonce: Uint8Array): Uint8Array {
     const { offset = 0, lengthBytes = 0 } = this.#region ?? {}
-    return sessionOf(member).grants.seal(
+    return session.grants.seal(
       { channelId: depositId, context: sha256(nonce) },
       { laddress: this.laddress, tag: new Uint8Array(0), path: "", offset, lengthBytes, ringBytes: 0 },
     )

@@ -9,10 +9,10 @@ import { toHex } from "../../lib/bytes.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Fields, NamedMessage } from "../../wire/link.ts"
 import { authorise, demandKind } from "../channels/admission.ts"
+import { sessionOf, stillThere } from "../channels/meeting.ts"
 import type { Refusals } from "../channels/refusals.ts"
 import type { MvmContext } from "../context.ts"
 import type { Member } from "../member.ts"
-import type { Session } from "../session.ts"
 import { handOut, type Collection } from "./collection.ts"
 import type { DepositKeep } from "./deposit-keep.ts"
 import { DepositRegion } from "./deposit-region.ts"
@@ -149,7 +149,7 @@ export class Deposits {
       throw error
     }
     this.#incoming.set(incoming.key, incoming)
-    member.link.send("DEPOSITING", await incoming.offer(), requestId)
+    member.link.send("DEPOSITING", incoming.offer(), requestId)
   }
 
   /** Policy, and whose log counts. @throws MvmError `denied`, `no_target` */
@@ -222,12 +222,13 @@ export class Deposits {
     const collection: Collection = { member, session, deposit, fields }
     this.#proving.add(collection)
     await handOut(this.#context, this.#keep, collection).finally(() => this.#proving.delete(collection))
+    stillThere(member, session)
     const region = DepositRegion.allocate(this.#context, member, fields.memory)
     const outgoing = new OutgoingDeposit(member, deposit, { files: this.#keep.files, region })
     const before = this.#outgoing.get(outgoing.key)
     if (before) this.#close(before)
     this.#outgoing.set(outgoing.key, outgoing)
-    member.link.send("COLLECTED", await outgoing.offer(), requestId)
+    member.link.send("COLLECTED", outgoing.offer(session), requestId)
   }
 
   #listFor(member: Member, { service, source, memoryId }: Fields<"COLLECT">): Fields<"DEPOSITS"> {
@@ -314,9 +315,4 @@ export class Deposits {
     const isUnderWay = (key: string): boolean => this.#outgoing.has(key)
     this.#keep.expire(isUnderWay)
   }
-}
-
-function sessionOf(member: Member): Session {
-  if (!member.session) throw new MvmError("no_agent", `${member.record.name} has no agent connected`)
-  return member.session
 }

@@ -73,14 +73,14 @@ export class IncomingDeposit {
 
   /** What the depositor is told. */
   offer(): Fields<"DEPOSITING"> {
-    const { member, target, maxBytes } = this.admission
+    const { member, session, target, maxBytes } = this.admission
     return {
       depositId: this.id,
       nonce: this.#nonce,
       targetUuid: uuidBytes(target.uuid),
       targetName: target.name,
       targetKey: target.keys.sealing,
-      sealed: this.region.seal(member, this.id, this.#nonce),
+      sealed: this.region.seal(session, this.id, this.#nonce),
       logOffset: member.verifier.nextOffset,
       maxBytes,
     }

@@ -11,6 +11,7 @@ import { MvmError } from "../../lib/errors.ts"
 import { DEPOSIT_PART_BYTES } from "../../wire/fields.ts"
 import type { Fields } from "../../wire/link.ts"
 import type { Member } from "../member.ts"
+import type { Session } from "../session.ts"
 import type { DepositFiles } from "./deposit-files.ts"
 import type { DepositRegion } from "./deposit-region.ts"
 import type { Deposit } from "./deposit-table.ts"
@@ -35,7 +36,7 @@ export class OutgoingDeposit {
   }
 
   /** What the collector is told. */
-  offer(): Fields<"COLLECTED"> {
+  offer(session: Session): Fields<"COLLECTED"> {
     const { key, statement, signature, sealedKey } = this.deposit
     const depositId = fromHex(key)
     const nonce = random(32)
@@ -45,7 +46,7 @@ export class OutgoingDeposit {
       statement,
       statementSignature: signature,
       sealedKey,
-      sealed: this.#region.seal(this.member, depositId, nonce),
+      sealed: this.#region.seal(session, depositId, nonce),
     }
   }
 

@@ -88,7 +88,8 @@ export class PolicyFile {
 
   /**
    * To the file, and to its folder only while there is none: a state directory is written to with every channel. What
-   * replaces the file ends the watch of the old one with an event, and is listened to once it was taken over.
+   * replaces the file ends the watch of the old one with an event, and is listened to once it was taken over. The poll
+   * finds what says nothing: a link that points elsewhere, a replaced file that somebody still holds.
    */
   #listen(look: () => void): void {
     this.#watcher?.close()
@@ -100,6 +101,8 @@ export class PolicyFile {
     } catch {
       // The poll finds changes too, only later.
     }
+    // What changed before it was listened to.
+    look()
   }
 
   /** Resolves once the file as it is now was taken over; at most as long as the poll takes. */

@@ -16,6 +16,7 @@ const folder = mkdtempSync(join(tmpdir(), "mvm-address-"))
 const path = join(folder, "socket")
 const waiting: number[] = []
 let listening = -1
+const UNBROKEN = new AbortController().signal
 
 beforeAll(() => {
   listening = listenForChild(path)
@@ -47,8 +48,15 @@ test("a place where somebody listens who is busy is in use, and stays theirs", a
   expect(existsSync(path)).toBe(true)
 })
 
+test("a connection that nobody wants any more waits no longer", async () => {
+  const broken = new AbortController()
+  const connecting = codeOf(connectTo({ kind: "unix", path }, broken.signal))
+  broken.abort()
+  expect(await connecting).toBe("unreachable")
+})
+
 test("a connection waits until those before it were accepted", async () => {
-  const connecting = connectTo({ kind: "unix", path })
+  const connecting = connectTo({ kind: "unix", path }, UNBROKEN)
   await Bun.sleep(50)
   expect(Bun.peek.status(connecting)).toBe("pending")
   const accepted: unknown[] = []
@@ -70,8 +78,10 @@ test("a connection waits until those before it were accepted", async () => {
 test("where nobody listens, or nothing is, it is refused at once", async () => {
   const left = join(folder, "left")
   closeSync(listenForChild(left))
-  expect(await codeOf(connectTo({ kind: "unix", path: left }))).toBe("unreachable")
-  expect(await codeOf(connectTo({ kind: "unix", path: join(folder, "absent") }))).toBe("unreachable")
+  expect(await codeOf(connectTo({ kind: "unix", path: left }, UNBROKEN))).toBe("unreachable")
+  expect(await codeOf(connectTo({ kind: "unix", path: join(folder, "absent") }, UNBROKEN))).toBe(
+    "unreachable",
+  )
   const { close } = await listenAt({ kind: "unix", path: left }, () => {})
   close()
 })
