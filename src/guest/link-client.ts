@@ -97,7 +97,7 @@ export class LinkClient {
         this.#options.onMessage(message)
       },
       onEpoch: () => {},
-      onDesync: () => this.#greet(),
+      onDesync: () => this.#desynced(),
     })
     this.bulk = new BulkQueue({
       ready: () => this.#takesBulk(),
@@ -196,12 +196,20 @@ export class LinkClient {
     )
   }
 
+  /** A frame that is not of this epoch. Right after a HELLO that was answered it is an old or a forged one. */
+  #desynced(): void {
+    if (!this.holds(this.membership) || !this.#saidHello()) this.#greet()
+  }
+
+  #saidHello(): boolean {
+    return performance.now() - this.#lastHelloMs < HELLO_MIN_GAP_MS
+  }
+
   /** HELLO; what comes too soon after the last one is said at the next tick. */
   #greet(): void {
-    const now = performance.now()
     this.#hello ??= { pair: x25519Generate(), nonce: random(32) }
-    if (now - this.#lastHelloMs < HELLO_MIN_GAP_MS) return
-    this.#lastHelloMs = now
+    if (this.#saidHello()) return
+    this.#lastHelloMs = performance.now()
     this.link.send("HELLO", {
       version: PROTOCOL_VERSION,
       guestNonce: this.#hello.nonce,

@@ -117,8 +117,9 @@ test("frames with a forged seal, and torn ones around them, may cost the link an
   await host.until("a transfer that works", async () => {
     await host.linked("a")
     await host.linked("b")
-    const { statuses, whole } = await transfer(() => false)
-    return whole && statuses.join() === "0,0"
+    // A link may begin one more epoch just then.
+    const next = await transfer(() => false).catch(() => undefined)
+    return next?.whole === true && next.statuses.join() === "0,0"
   })
   await host.free()
   expect(await host.ask("audit.verify")).toMatchObject({ ok: true })

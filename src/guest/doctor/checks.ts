@@ -8,7 +8,7 @@
 import { MvmError } from "../../lib/errors.ts"
 import { fail, isOlder, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
-import { WAYS, cacheIn, usualCache, type MappingProbe } from "../../platform/mapping.ts"
+import { WAYS, cacheIn, fastest, usualCache, type MappingProbe } from "../../platform/mapping.ts"
 import { PORT_NAME } from "../environment.ts"
 import { GROUP, KERNEL_WORDS } from "../install/plan.ts"
 import type { AgentFacts, GuestFacts } from "./facts.ts"
@@ -196,16 +196,18 @@ function mapping({ agent: found }: Agent): Judgement | undefined {
   // The arena's device comes first; channels' own are mapped in the same way.
   const ways = mappings.filter(({ device }) => device === mappings[0]?.device)
   const text = [`${formatSize(memoryBytes)} by ${how}`, ...ways.map(speedOf)].join("; ")
-  const fastest = Math.max(...ways.map(({ readMbS }) => readMbS ?? 0))
-  const taken =
-    ways.find(({ way }) => how?.startsWith(way === "devmem" ? "/dev/mem " : `${way} `))?.readMbS ?? fastest
-  if (taken < UNCACHED_MB_S && ways.length > 0) {
+  const isTaken = (way: string): boolean =>
+    how?.startsWith(way === "devmem" ? "/dev/mem " : `${way} `) ?? false
+  const taken = ways.find(({ way }) => isTaken(way))
+  if (taken && (taken.readMbS ?? 0) < UNCACHED_MB_S) {
     return warn(
       `${text}: read as slowly as without a cache`,
       "lockdown=none, so that devmem can be mapped; not --map",
     )
   }
-  return taken * 2 < fastest
+  // By the same figures as the agent chose by.
+  const best = fastest(ways)
+  return taken && best !== undefined && !isTaken(best)
     ? warn(`${text}: not the fastest way`, "start the agent without --map")
     : ok(text)
 }
