@@ -24,15 +24,12 @@ import type { Fields, NamedMessage } from "../wire/link.ts"
 import type { LocalFields } from "../wire/local-link.ts"
 import type { Region } from "../wire/local-messages.ts"
 import type { Program } from "../wire/messages.ts"
-import type { AgentParts } from "./agent-parts.ts"
+import { STEP_MS, type AgentParts } from "./agent-parts.ts"
 import type { EvidenceMaker } from "./evidence.ts"
 import type { Grants } from "./grants.ts"
 import { OpeningSet, type Opening, type PeerEnd } from "./opening-set.ts"
 import { noMvm, type LinkClient, type Membership } from "./link-client.ts"
 import type { GuestVtpm } from "./vtpm.ts"
-
-/** More than the MVM's own step limit, so that its reason arrives before ours. */
-const STEP_MS = 30_000
 
 /** A channel as its command gets it. */
 export interface AgentChannel {

@@ -47,11 +47,7 @@ export class Grants {
 
   #ask({ vmUuid: recipientUuid, epoch, enc }: Membership): Promise<GrantOpener> {
     if (this.#opener) return this.#opener
-    const key = {
-      zgen: (point: Uint8Array) => this.#vtpm.zgen(point),
-      recipientPublic65: this.#vtpm.sealingPublicKey,
-    }
-    const opener = GrantOpener.begin(key, { recipientUuid, epoch }, enc)
+    const opener = GrantOpener.begin(this.#vtpm.recipient, { recipientUuid, epoch }, enc)
     this.#opener = opener
     // A vTPM that failed once may be asked again.
     opener.catch(() => {

@@ -8,6 +8,7 @@
 import { sha256 } from "../lib/crypto.ts"
 import { equalBytes } from "../lib/bytes.ts"
 import { MvmError } from "../lib/errors.ts"
+import type { Recipient } from "../tcb/hpke.ts"
 import { QUOTED_PCRS } from "../tcb/measurement/quote.ts"
 import { parseQuote } from "../tpm/attest.ts"
 import { KEY_HANDLES, MVM_KEY_NV_INDEX } from "../tpm/handles.ts"
@@ -56,6 +57,11 @@ export class GuestVtpm {
   /** 32-byte x-coordinate of sealing key times `point`. */
   zgen(point: Uint8Array): Promise<Uint8Array> {
     return this.#tpm.ecdhZGen(KEY_HANDLES.sealing, point)
+  }
+
+  /** Who opens what is sealed to this VM. */
+  get recipient(): Recipient {
+    return { zgen: (point) => this.zgen(point), recipientPublic65: this.sealingPublicKey }
   }
 
   pcrRead(indices: readonly number[]): Promise<Uint8Array[]> {

@@ -23,11 +23,19 @@ const BACKLOG = 4
  * @spec unix(7)
  */
 export function socketAddress(name: string): Uint8Array | undefined {
-  const bytes = Buffer.from(name)
   const isAbstract = name.startsWith("@")
-  if (!(isAbstract || name.startsWith("/")) || bytes.length > SUN_PATH_BYTES - 1) return undefined
-  if (isAbstract) bytes[0] = 0
-  const address = Buffer.alloc(2 + bytes.length + (isAbstract ? 0 : 1))
+  if (!isAbstract) return name.startsWith("/") ? pathAddress(name) : undefined
+  // Abstract names have no end but their length.
+  const address = pathAddress(name)?.subarray(0, -1)
+  if (address) address[2] = 0
+  return address
+}
+
+/** For a path, which may be relative; undefined for one that is too long. */
+function pathAddress(path: string): Uint8Array | undefined {
+  const bytes = Buffer.from(path)
+  if (bytes.length > SUN_PATH_BYTES - 1) return undefined
+  const address = Buffer.alloc(2 + bytes.length + 1)
   address.writeUInt16LE(AF_UNIX)
   address.set(bytes, 2)
   return address
@@ -41,11 +49,8 @@ export function socketAddress(name: string): Uint8Array | undefined {
  * @throws Error with the errno's name as its `code`.
  */
 export function connectNow(path: string): number {
-  const name = Buffer.from(path)
-  if (name.length >= SUN_PATH_BYTES) throw Object.assign(new Error("connect"), { code: "ENAMETOOLONG" })
-  const address = Buffer.alloc(2 + name.length + 1)
-  address.writeUInt16LE(AF_UNIX)
-  address.set(name, 2)
+  const address = pathAddress(path)
+  if (!address) throw Object.assign(new Error("connect"), { code: "ENAMETOOLONG" })
   const fd = libc().socket(AF_UNIX, SOCK_STREAM_CLOEXEC | SOCK_NONBLOCK, 0)
   if (fd < 0) throw errnoError("socket")
   if (libc().connect(fd, ptr(address), address.length) === 0) return fd

@@ -18,17 +18,15 @@ const GRANT: Grant = {
 }
 const about = { channelId: random(16), context: random(32) }
 
-/** A vTPM that answers once for each time that it is `able`. */
+/** @param answers of its vTPM, one for each time that it is asked: whether it does what was asked */
 function member(answers: readonly boolean[]) {
   const { privateKey, publicKey } = p256Generate()
   let asked = 0
-  const vtpm = {
-    sealingPublicKey: publicKey,
-    zgen: async (point: Uint8Array) => {
-      if (!answers[asked++]) throw new MvmError("tpm", "busy")
-      return p256Ecdh(privateKey, point)
-    },
-  } as unknown as GuestVtpm
+  const zgen = async (point: Uint8Array): Promise<Uint8Array> => {
+    if (!answers[asked++]) throw new MvmError("tpm", "busy")
+    return p256Ecdh(privateKey, point)
+  }
+  const vtpm = { recipient: { zgen, recipientPublic65: publicKey } } as unknown as GuestVtpm
   const epoch = (): { sealer: GrantSealer; membership: Membership } => {
     const who = { recipientUuid: random(16), epoch: random(16) }
     const sealer = new GrantSealer(publicKey, who)

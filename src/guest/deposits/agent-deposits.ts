@@ -142,7 +142,7 @@ export class AgentDeposits {
     const statement = this.#verifiedStatement(me, depositId, fields)
     const { targetUuid, service } = statement
     const secret = await openDepositKey(
-      { zgen: (point) => this.#parts.vtpm.zgen(point), recipientPublic65: this.#parts.vtpm.sealingPublicKey },
+      this.#parts.vtpm.recipient,
       { depositId, targetUuid, service },
       fields.sealedKey,
     )

@@ -165,12 +165,8 @@ class Evil {
     const share = x25519Generate().publicKey
     const { fields } = await this.alloc(target, 60_000, share)
     const { channelId, nonce, targetUuid, sealed, logOffset } = fields
-    const key = {
-      zgen: (point: Uint8Array) => this.vtpm.zgen(point),
-      recipientPublic65: this.vtpm.sealingPublicKey,
-    }
     const { epoch, vmUuid, enc } = this.me
-    const grants = await GrantOpener.begin(key, { recipientUuid: vmUuid, epoch }, enc)
+    const grants = await GrantOpener.begin(this.vtpm.recipient, { recipientUuid: vmUuid, epoch }, enc)
     const { laddress } = grants.open({ channelId, context: sha256(nonce) }, sealed)
     const asked = requestMessage({ laddress, targetUuid, service, share, nonce, epoch, program: PROGRAM })
     const signature = await this.vtpm.sign(asked)
