@@ -97,7 +97,7 @@ export class LinkClient {
         this.#options.onMessage(message)
       },
       onEpoch: () => {},
-      onDesync: () => this.#desynced(),
+      onDesync: () => this.#greet(),
     })
     this.bulk = new BulkQueue({
       ready: () => this.#takesBulk(),
@@ -196,19 +196,15 @@ export class LinkClient {
     )
   }
 
-  /** A frame that is not of this epoch. Right after a HELLO that was answered it is an old or a forged one. */
-  #desynced(): void {
-    if (!this.holds(this.membership) || !this.#saidHello()) this.#greet()
-  }
-
-  #saidHello(): boolean {
-    return performance.now() - this.#lastHelloMs < HELLO_MIN_GAP_MS
-  }
-
-  /** HELLO; what comes too soon after the last one is said at the next tick. */
+  /**
+   * HELLO; what comes too soon after the last one is said at the next tick. Where that one was answered already, what
+   * asks for another is older than the answer, or forged.
+   */
   #greet(): void {
+    const isSoon = performance.now() - this.#lastHelloMs < HELLO_MIN_GAP_MS
+    if (isSoon && this.holds(this.membership)) return
     this.#hello ??= { pair: x25519Generate(), nonce: random(32) }
-    if (this.#saidHello()) return
+    if (isSoon) return
     this.#lastHelloMs = performance.now()
     this.link.send("HELLO", {
       version: PROTOCOL_VERSION,
