@@ -33,7 +33,12 @@ const PLANTED: readonly Target[] = [
   }),
   planted("memory", () => {
     const held: Uint8Array[] = []
-    for (;;) held.push(new Uint8Array(1 << 24).fill(1))
+    for (;;) {
+      const more = new Uint8Array(1 << 24)
+      // A byte of each page: memory at half the processor time of filling it, so that this limit is the first.
+      for (let at = 0; at < more.length; at += 4096) more[at] = 1
+      held.push(more)
+    }
   }),
   planted("death", () => process.kill(process.pid, "SIGKILL")),
 ]
