@@ -38,8 +38,9 @@ const SLOW_POLL_MS = 500
 /** How long the reason for a region that is gone may be on its way. */
 const REASON_MS = 1000
 
-/** The MVM tells an end that its channel is over before it takes its memory. */
-const MVM_WORD_MS = 100
+/** The MVM tells an end that its channel is over before it takes its memory; of memory that a guest threw out by itself
+ * it hears from QEMU, which on a busy host may take seconds. */
+const MVM_WORD_MS = 5000
 
 export type OpenRequest = Omit<LocalFields<"OPEN">, "share">
 export type OfferRequest = Omit<LocalFields<"OFFER">, "share">
