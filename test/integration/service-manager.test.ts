@@ -47,6 +47,18 @@ test("mvm serve is ready when it answers, says what it does and that it lives, a
   )
 })
 
+test("the agent that mvm serve runs for the host says nothing in its place", async () => {
+  const file = host.file("x", "x")
+  expect((await host.run("send", "a", file)).status).toBe(6)
+  const both = "STATUS=2 of 2 VMs running, 2 linked, 0 channels, the policy is broken: everything is denied"
+  const lines = await datagrams.until("the host", (all) => all.includes(both))
+  expect(lines.filter((line) => line === "READY=1" || line.startsWith("STATUS=linked as"))).toEqual([
+    "READY=1",
+  ])
+  await host.must("vm", "stop", "host")
+  await host.must("vm", "rm", "host")
+})
+
 test("an agent is ready when it serves commands, and says when it is linked", async () => {
   await host.must("vm", "create", "b", "--local")
   const agents = await listening(host.folder, "agent")

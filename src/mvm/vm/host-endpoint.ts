@@ -135,6 +135,8 @@ export class HostEndpoint {
     const words = ["guest", "agent", "--local", HOST_NAME, "--state", this.#parts.state, ...log]
     const agent = Bun.spawn([...selfCommand(), ...words], {
       stdio: ["ignore", "ignore", "inherit"],
+      // Not what this process began with: the service manager's words for the MVM are not for its children.
+      env: process.env,
       // A Ctrl-C at the MVM's terminal is for the MVM, which then ends it.
       detached: true,
     })
