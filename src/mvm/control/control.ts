@@ -168,7 +168,6 @@ function show(mvm: Mvm, record: VmRecord): Record<string, unknown> {
   const member = mvm.context.hub.byUuid(record.uuid)
   const opinion = mvm.verifierOf(record).opinion
   const state = mvm.vms.runState(record.uuid)
-  const paths = mvm.vms.paths(record)
   return {
     ...summarise(mvm, record),
     created: new Date(record.createdMs).toISOString(),
@@ -183,7 +182,7 @@ function show(mvm: Mvm, record: VmRecord): Record<string, unknown> {
     qemuPid: state?.qemu?.pid ?? null,
     vtpmPid: state?.vtpm.pid ?? null,
     startedAt: state ? new Date(state.startedMs).toISOString() : null,
-    consoleLog: paths.consoleLog,
+    consoleLog: record.kind === "qemu" ? mvm.vms.paths(record).consoleLog : null,
     keys: {
       identity: record.keys.identity.toHex(),
       attestation: record.keys.attestation.toHex(),

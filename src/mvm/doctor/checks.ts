@@ -258,11 +258,11 @@ function libvirt({ libvirt: access, actor }: HostFacts): Judgement | undefined {
   )
 }
 
-function apparmor({ apparmor: found }: Pick<HostFacts, "apparmor">): Judgement | undefined {
-  if (found === "none") return undefined
-  if (found === "allowed") return ok(`${APPARMOR_FILE} names the MVM's sockets`)
+function apparmor({ apparmor: lacks }: Pick<HostFacts, "apparmor">): Judgement | undefined {
+  if (lacks === undefined) return undefined
+  if (lacks.length === 0) return ok(`${APPARMOR_FILE} lets libvirt's QEMUs at the MVM's sockets and memory`)
   return warn(
-    "AppArmor confines libvirt's QEMUs, which may not open the MVM's sockets and memory",
-    `mvm vm create --libvirt prints the lines for ${APPARMOR_FILE}`,
+    `AppArmor may keep libvirt's QEMUs from the MVM's sockets, and keeps them from memory of a channel's own`,
+    `add to ${APPARMOR_FILE}, and start its domains again: ${lacks.join(" ")}`,
   )
 }

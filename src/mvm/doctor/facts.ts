@@ -14,7 +14,7 @@ import { isShared } from "../../platform/acl.ts"
 import { accessTo, actorOf, thisActor, type Access, type Actor } from "../../platform/access.ts"
 import { RpcClient } from "../../platform/json-rpc.ts"
 import { firmwareFiles, qemuProgram, usualMachine, type Firmware } from "../../platform/qemu-args.ts"
-import { APPARMOR_FILE } from "../../platform/libvirt/apparmor.ts"
+import { apparmorRules, missingRules } from "../../platform/libvirt/apparmor.ts"
 import { securityModels } from "../../platform/libvirt/capabilities.ts"
 import { DEFAULT_URI, Virsh } from "../../platform/libvirt/virsh.ts"
 import { hasSystemd } from "../../platform/system-programs.ts"
@@ -22,6 +22,7 @@ import { arenaPathOf } from "../channels/arena.ts"
 import { lint, type Warning } from "../policy/lint.ts"
 import { readPolicy } from "../policy/policy-file.ts"
 import { controlSocketOf } from "../serve.ts"
+import { vmPaths } from "../vm/vm-process.ts"
 import { knownKeys } from "../state/state-keys.ts"
 
 const SHARED_MEMORY = "/dev/shm"
@@ -95,8 +96,8 @@ export interface HostFacts {
     readonly warnings: readonly Warning[]
   }
   readonly libvirt: Access
-  /** Whether its QEMUs are confined by AppArmor, and whether they may reach what is in the state directory */
-  readonly apparmor: "none" | "allowed" | "forbidden"
+  /** Lines that AppArmor's file for its QEMUs lacks; undefined where it does not confine them */
+  readonly apparmor: readonly string[] | undefined
   readonly limits: { readonly openFiles: number; readonly lockedBytes: number }
 }
 
@@ -175,7 +176,7 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
           },
     policy: policyFacts(policyFile, actor, status?.vms),
     libvirt: accessTo(LIBVIRT_SOCKET, actor, { write: true }),
-    apparmor: await apparmorFacts(join(state, "run")),
+    apparmor: await apparmorFacts(state, arenaPath),
     limits: limitsOf(status?.pid ?? process.pid),
   }
 }
@@ -219,15 +220,17 @@ function policyFacts(
 }
 
 /** What the administrator's file says in words is all that can be known: a daemon may not read the profiles. */
-async function apparmorFacts(runFolder: string): Promise<HostFacts["apparmor"]> {
+async function apparmorFacts(state: string, arena: string): Promise<HostFacts["apparmor"]> {
   try {
     const capabilities = await new Virsh(DEFAULT_URI).run(["capabilities"], VERSION_LIMIT_MS)
-    if (!securityModels(capabilities).includes("apparmor")) return "none"
-    return readFileSync(APPARMOR_FILE, "utf8").includes(`${runFolder}/`) ? "allowed" : "forbidden"
+    if (!securityModels(capabilities).includes("apparmor")) return undefined
   } catch (error) {
     // Without libvirt there is nothing that it could confine.
-    return error instanceof MvmError ? "none" : "forbidden"
+    if (error instanceof MvmError) return undefined
+    throw error
   }
+  const { vtpmControl: vtpmSocket, link: linkSocket } = vmPaths(state, "*", "*")
+  return missingRules(apparmorRules({ vtpmSocket, linkSocket, arena }))
 }
 
 async function program(name: string): Promise<ProgramFacts> {

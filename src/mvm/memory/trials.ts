@@ -107,7 +107,10 @@ export class Trials {
     } catch (error) {
       const { message } = asMvmError(error)
       this.#log.warn("memory_trial_failed", { vm: name, message })
-      if (isCurrent()) this.#conclude(uuid, `memory that is plugged into ${name} does not reach it`)
+      const why = message.includes("Permission denied")
+        ? `the host does not let the QEMU of ${name} open memory that is plugged in; mvm doctor may know why`
+        : `memory that is plugged into ${name} does not reach it`
+      if (isCurrent()) this.#conclude(uuid, why)
       // A guest that did not find it lets nobody wait for its letting go.
       if (holding) this.#holdings.retire(holding).catch(() => {})
     }

@@ -3,18 +3,17 @@ import { HOST_CHECKS } from "../../../src/mvm/doctor/checks.ts"
 import type { HostFacts } from "../../../src/mvm/doctor/facts.ts"
 
 test.each([
-  ["none", undefined],
-  ["allowed", "ok"],
-  ["forbidden", "warn"],
-] as const)(
-  "where AppArmor keeps libvirt's QEMUs from the MVM's files, that is said: %s",
-  (apparmor, level) => {
-    const check = HOST_CHECKS.find(({ name }) => name === "apparmor")!
-    expect(check.judge({ apparmor } as HostFacts)).toEqual(
-      level && (expect.objectContaining({ level }) as never),
-    )
+  { lacks: undefined, said: undefined },
+  { lacks: [], said: { level: "ok" } },
+  {
+    lacks: ['"/dev/shm/mvm-1-*" rw,'],
+    said: { level: "warn", remedy: expect.stringContaining("mvm-1-*") as string },
   },
-)
+])("where AppArmor keeps libvirt's QEMUs from the MVM's files, that is said: $lacks", ({ lacks, said }) => {
+  const check = HOST_CHECKS.find(({ name }) => name === "apparmor")!
+  const judged = check.judge({ apparmor: lacks } as unknown as HostFacts)
+  expect(judged).toEqual(said && (expect.objectContaining(said) as never))
+})
 
 test("a VM without places for memory is told from one whose monitor does not answer", () => {
   const check = HOST_CHECKS.find(({ name }) => name === "hot-plug")!

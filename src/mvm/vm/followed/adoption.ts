@@ -9,7 +9,7 @@ import { rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { MvmError, asMvmError } from "../../../lib/errors.ts"
 import type { Account } from "../../../platform/acl.ts"
-import { apparmorRules, isConfined } from "../../../platform/libvirt/apparmor.ts"
+import { apparmorRules, isConfined, missingRules } from "../../../platform/libvirt/apparmor.ts"
 import { accountOfLabel, qemuAccount, securityModels } from "../../../platform/libvirt/capabilities.ts"
 import { addedControllers } from "../../../platform/libvirt/controllers.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
@@ -59,7 +59,7 @@ export interface Adopted {
   readonly missing: readonly string[]
   /** How a person changes the domain. */
   readonly edit: string
-  /** Lines that {@link APPARMOR_FILE} needs, where libvirt confines this domain's QEMU. */
+  /** Lines that {@link APPARMOR_FILE} lacks, where libvirt confines this domain's QEMU. */
   readonly apparmor: readonly string[]
 }
 
@@ -100,7 +100,9 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
     : await parts.create({ name, kind: "libvirt", config, tags: request.tags })
   const elements = mvmElements(needed, domain.arch, missing)
   const isBound = isConfined(securityModels(capabilities), domain)
-  const apparmor = isBound ? apparmorRules(needed, SHARED_MEMORY) : []
+  const apparmor = isBound
+    ? missingRules(apparmorRules({ ...needed, arena: needed.arena && parts.arena.path }))
+    : []
   const adopted = { record, domain: domain.name, elements, edit, apparmor }
   if (!apply || missing.length === 0) return { ...adopted, missing }
   try {
