@@ -23,7 +23,8 @@ export const installCommand: CommandSpec = {
       forget: hostForgetting,
       left: `the user ${HOST_USER}, its group and its state in /var/lib/mvm stay`,
       advice: () => [
-        `the daemon runs as ${HOST_USER}, which must be able to read kernels and disks of its VMs`,
+        `the daemon runs as ${HOST_USER}, which must be able to read kernels and write disks of its VMs: they may lie in`,
+        `  /var/lib/mvm, or elsewhere with ReadWritePaths=FOLDER under [Service] in systemctl edit mvm`,
         "mvm doctor says what else this host lacks",
       ],
     })

@@ -3,6 +3,7 @@
 import { statSync } from "node:fs"
 import { resolve } from "node:path"
 import { STATUS } from "../lib/errors.ts"
+import { serviceOf } from "../mvm/install/installed.ts"
 import { readPolicy } from "../mvm/policy/policy-file.ts"
 import { lint } from "../mvm/policy/lint.ts"
 import type { Call, CommandSpec } from "./command.ts"
@@ -26,12 +27,13 @@ export const policyCheck: CommandSpec = {
   },
 }
 
-/** The file that the daemon reads; without one, where it would look by itself. */
+/** The file that the daemon reads; without one, where it would look. */
 async function policyInForce(call: Call): Promise<string> {
   try {
     return (await ask<{ policy: { file: string } }>(call, "status")).policy.file
   } catch {
-    return `${stateDirectory(call)}/policy.toml`
+    const state = stateDirectory(call)
+    return serviceOf(state)?.policy ?? `${state}/policy.toml`
   }
 }
 

@@ -28,12 +28,17 @@ export function chooseAccel(host: AccelHost = thisHost()): Accel {
     if (host.override === "kvm" || host.override === "tcg") return host.override
     throw new MvmError("config", `MVM_ACCEL: ${JSON.stringify(host.override)} is neither kvm nor tcg`)
   }
-  if (!host.kvmOpens) return "tcg"
-  if (host.arch === "arm64") return "kvm"
-  const usable = ["kvm_intel", "kvm_amd"].some(
-    (name) => new RegExp(`^${name} `, "m").test(host.modules) || host.exists(`/sys/module/${name}`),
+  return host.kvmOpens && kvmRuns(host) ? "kvm" : "tcg"
+}
+
+/** Whether KVM here runs stock kernels, for who may open it. */
+export function kvmRuns(host: AccelHost): boolean {
+  return (
+    host.arch === "arm64" ||
+    ["kvm_intel", "kvm_amd"].some(
+      (name) => new RegExp(`^${name} `, "m").test(host.modules) || host.exists(`/sys/module/${name}`),
+    )
   )
-  return usable ? "kvm" : "tcg"
 }
 
 /** The `-accel` and `-cpu` arguments. */

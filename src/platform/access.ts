@@ -8,6 +8,8 @@
 import { readFileSync, realpathSync } from "node:fs"
 import { dirname } from "node:path"
 import { EXECUTE, READ, WRITE, accessOf } from "./acl.ts"
+import { groupsOf } from "./group.ts"
+import { findUser } from "./users.ts"
 
 export interface Actor {
   readonly uid: number
@@ -42,6 +44,16 @@ export function actorOf(pid: number): Actor | undefined {
   const [, uid = 0] = numbers("Uid")
   const [, gid = 0] = numbers("Gid")
   return { uid, gid, groups: numbers("Groups") }
+}
+
+/** A process of the user with this name or uid, as it would be; undefined for a user that this machine has not. */
+export function actorNamed(nameOrUid: string): Actor | undefined {
+  try {
+    const { name, uid, gid } = findUser(nameOrUid)
+    return { uid, gid, groups: groupsOf(name) }
+  } catch {
+    return undefined
+  }
 }
 
 /** Whether `actor` may open `path` for reading, and for writing too where asked. */

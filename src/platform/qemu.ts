@@ -5,7 +5,7 @@
  * a session and a log file of its own, so a VM outlives a restart of its manager.
  */
 
-import { accessSync, closeSync, constants, openSync, readFileSync, rmSync, statSync } from "node:fs"
+import { accessSync, closeSync, constants, openSync, readFileSync, rmSync } from "node:fs"
 import { MvmError, asMvmError, errnoOf } from "../lib/errors.ts"
 import {
   firmwareFiles,
@@ -16,6 +16,7 @@ import {
   type QemuOptions,
 } from "./qemu-args.ts"
 import { Qmp } from "./qmp.ts"
+import { VM_FILES, fileProblem } from "./vm-files.ts"
 
 /** How long QEMU may take until its monitor answers. */
 const READY_TIMEOUT_MS = 20_000
@@ -41,8 +42,9 @@ export interface QemuProcess {
 /**
  * Starts a VM and returns when its monitor answers. Its messages go to `logFile`.
  *
- * @throws MvmError `setup` (QEMU or firmware not installed), `not_found` (kernel, initrd or disk not readable),
- *   `config` (a value), `qemu` (it ended at its start; the message is QEMU's own). No process or socket is left then.
+ * @throws MvmError `setup` (QEMU or firmware not installed), `not_found` (kernel, initrd or disk that cannot be opened as
+ *   QEMU will), `config` (a value), `qemu` (it ended at its start; the message is QEMU's own). No process or socket is
+ *   left then.
  */
 export async function launchQemu(options: QemuOptions, logFile: string): Promise<QemuProcess> {
   const args = qemuArgs(options)
@@ -70,30 +72,25 @@ export function requireFiles(options: QemuOptions): string {
     })
   }
   const { code } = firmwareFiles(options.firmware, options.machine)
-  if (readProblem(code) !== undefined) {
+  if (!isReadable(code)) {
     const hint = `apt-get install ${firmwarePackage(options.firmware, options.machine)}`
     throw new MvmError("setup", `${options.firmware} is not installed: no ${code}`, { hint })
   }
-  for (const field of ["kernel", "initrd", "disk", "firmwareVars"] as const) {
+  for (const field of VM_FILES) {
     const path = options[field]
-    if (path === undefined) continue
-    const problem = readProblem(path)
-    if (problem !== undefined) throw new MvmError("not_found", `${field}: ${path}: ${problem}`)
+    const problem = path === undefined ? undefined : fileProblem(field, path)
+    if (problem)
+      throw new MvmError("not_found", `${field}: ${path}: ${problem.why}`, { hint: problem.remedy })
   }
   return program
 }
 
-function readProblem(path: string): string | undefined {
+function isReadable(path: string): boolean {
   try {
     accessSync(path, constants.R_OK)
-    return statSync(path).isDirectory() ? "is a directory" : undefined
-  } catch (error) {
-    const errno = errnoOf(error)
-    return errno === "ENOENT"
-      ? "no such file"
-      : errno === "EACCES"
-        ? "permission denied"
-        : (errno ?? "not readable")
+    return true
+  } catch {
+    return false
   }
 }
 

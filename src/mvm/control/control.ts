@@ -7,6 +7,7 @@
 import { existsSync } from "node:fs"
 import { MvmError } from "../../lib/errors.ts"
 import type { Handler, Params } from "../../platform/json-rpc.ts"
+import { fileProblem } from "../../platform/vm-files.ts"
 import { auditHandlers } from "./audit.ts"
 import { channelHandlers } from "./channels.ts"
 import { hostHandlers, withHost } from "./host.ts"
@@ -47,6 +48,7 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
     status: () => ({
       pid: process.pid,
       state: mvm.stateDir.path,
+      accelOverride: process.env["MVM_ACCEL"] || null,
       uptimeSeconds: Math.round((Date.now() - mvm.startedMs) / 1000),
       measurement: context.measurement.toHex(),
       publicKey: context.identity.publicKey.toHex(),
@@ -189,5 +191,17 @@ function show(mvm: Mvm, record: VmRecord): Record<string, unknown> {
       sealing: record.keys.sealing.toHex(),
     },
     config: record.config,
+    files: filesOf(record),
   }
+}
+
+/** What QEMU opens of a VM that this MVM starts, with what keeps it from it: this process's limits are QEMU's. */
+function filesOf({ kind, config }: VmRecord): Record<string, unknown>[] {
+  if (kind !== "qemu") return []
+  return (["kernel", "initrd", "disk"] as const).flatMap((field) => {
+    const path = config[field]
+    if (path === undefined) return []
+    const { why = null, remedy = null } = fileProblem(field, path) ?? {}
+    return [{ field, path, problem: why, remedy }]
+  })
 }

@@ -8,7 +8,9 @@
 import { MvmError } from "../../lib/errors.ts"
 import { fail, isOlder, ok, warn, type Check, type Judgement } from "../../lib/health.ts"
 import { formatDuration, formatSize } from "../../lib/units.ts"
+import { kvmRuns, type Accel } from "../../platform/accel.ts"
 import { APPARMOR_FILE } from "../../platform/libvirt/apparmor.ts"
+import { userName } from "../../platform/users.ts"
 import { DEFAULT_RING_BYTES, regionBytes } from "../../ring/layout.ts"
 import type { HostFacts, ProgramFacts } from "./facts.ts"
 
@@ -56,7 +58,7 @@ export const HOST_CHECKS: readonly Check<HostFacts>[] = [
 
 function kvm({ accel: { chosen, host, kvm: access }, actor }: HostFacts): Judgement {
   if (chosen instanceof MvmError) return fail(chosen.message, "unset MVM_ACCEL, or set it to kvm or tcg")
-  if (host.override) return ok(`${chosen}, as MVM_ACCEL says`)
+  if (host.override) return forced(chosen, access === "open", kvmRuns(host))
   if (access === "denied") {
     return warn(
       `uid ${actor.uid} may not open /dev/kvm: VMs are translated, many times slower`,
@@ -71,6 +73,21 @@ function kvm({ accel: { chosen, host, kvm: access }, actor }: HostFacts): Judgem
       ? "modprobe kvm_intel (or kvm_amd); switch virtualisation on in the firmware"
       : "modprobe kvm_intel (or kvm_amd); a nested host may not be able to",
   )
+}
+
+function forced(chosen: Accel, opens: boolean, runs: boolean): Judgement {
+  if (chosen === "tcg") {
+    return opens && runs
+      ? warn(
+          "MVM_ACCEL=tcg: VMs are translated, many times slower than by KVM",
+          "start the daemon without it",
+        )
+      : ok("tcg, as MVM_ACCEL says")
+  }
+  if (!opens) return fail("MVM_ACCEL=kvm, and the daemon may not open /dev/kvm", "start it without MVM_ACCEL")
+  return runs
+    ? ok("kvm, as MVM_ACCEL says")
+    : warn("MVM_ACCEL=kvm, and neither kvm_intel nor kvm_amd is loaded", "start the daemon without MVM_ACCEL")
 }
 
 function program(
@@ -89,7 +106,7 @@ function program(
 }
 
 function firmware({ firmware: found, daemon: running }: HostFacts): Judgement[] {
-  const inUse = running instanceof MvmError ? [] : running.vms.map((vm) => vm.firmware)
+  const inUse = running instanceof MvmError ? [] : running.vms.map((vm) => vm.config.firmware)
   return found.map(({ name, path, isThere }, index) => {
     if (isThere) return ok(`${name}: ${path}`)
     const remedy = `apt-get install ${path.includes("AAVMF") ? "qemu-efi-aarch64" : name}`
@@ -135,7 +152,10 @@ function arena({ arena: { path, file, wantedBytes } }: HostFacts): Judgement {
 function stateDirectory({ state: { path, owner, mode, isShared }, actor }: HostFacts): Judgement {
   if (mode === undefined) return warn(`${path} is not there yet`, `mvm serve --state ${path} makes it`)
   if (owner !== actor.uid) {
-    return fail(`${path} belongs to uid ${owner}, not to uid ${actor.uid}`, `chown -R USER ${path}`)
+    return fail(
+      `${path} belongs to uid ${owner}, not to uid ${actor.uid}`,
+      `chown -R ${userName(actor.uid)} ${path}`,
+    )
   }
   if ((mode & 0o077) === 0) return ok(`${path}: mode ${mode.toString(8)}`)
   // The group's bits then are what the single users have: enough to pass through to their sockets.
@@ -166,6 +186,12 @@ function stateKey({ stateKey: found, daemon: running, state }: HostFacts): Judge
 function daemon({ daemon: running, state, isSystemd }: HostFacts): Judgement {
   if (!(running instanceof MvmError)) {
     return ok(`pid ${running.pid}, up ${formatDuration(running.uptimeSeconds * 1000)}`)
+  }
+  if (running.code === "timeout") {
+    return fail(
+      running.message,
+      isSystemd ? "journalctl -u mvm; systemctl restart mvm" : "see its log, start it again",
+    )
   }
   const remedy = isSystemd
     ? "systemctl start mvm, or see journalctl -u mvm"
@@ -203,12 +229,11 @@ function vms({ daemon: running }: HostFacts): Judgement[] {
   if (running instanceof MvmError) return []
   return running.vms.flatMap((vm): Judgement[] => {
     const { name, kind, state, link, verdict } = vm
-    const bad: Judgement[] = vm.files
-      .filter(({ access }) => access !== "open")
-      .map(({ field, path, access }) => {
-        const why = access === "absent" ? "there is no" : "the daemon may not read"
-        return fail(`${name}: ${field}: ${why} ${path}`, `mvm vm set ${name} --${field} FILE`)
-      })
+    const bad = vm.files.flatMap(({ field, path, problem, remedy }): Judgement[] =>
+      problem === null
+        ? []
+        : [fail(`${name}: ${field}: ${path}: ${problem}`, remedy ?? `mvm vm set ${name} --${field} FILE`)],
+    )
     if (!vm.hasReference) {
       bad.push(
         fail(
@@ -244,8 +269,8 @@ function hotplug({ daemon: running }: HostFacts): Judgement[] {
           )
         : warn(`${name}: no place is free for another channel's own memory`, `mvm channel list`)
     })
-  if (running.ignoredUnplugs === 0) return found
-  const text = `${running.ignoredUnplugs} devices were not let go of by their guest; their memory is not used again`
+  if (running.dedicated.ignored === 0) return found
+  const text = `${running.dedicated.ignored} devices were not let go of by their guest; their memory is not used again`
   return [...found, warn(text, "restart the VM that has them")]
 }
 

@@ -11,19 +11,19 @@ import { join } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import { chooseAccel, thisHost, type Accel, type AccelHost } from "../../platform/accel.ts"
 import { isShared } from "../../platform/acl.ts"
-import { accessTo, actorOf, thisActor, type Access, type Actor } from "../../platform/access.ts"
-import { RpcClient } from "../../platform/json-rpc.ts"
+import { accessTo, type Access, type Actor } from "../../platform/access.ts"
 import { firmwareFiles, qemuProgram, usualMachine, type Firmware } from "../../platform/qemu-args.ts"
 import { apparmorRules, missingRules } from "../../platform/libvirt/apparmor.ts"
 import { securityModels } from "../../platform/libvirt/capabilities.ts"
 import { DEFAULT_URI, Virsh } from "../../platform/libvirt/virsh.ts"
 import { hasSystemd } from "../../platform/system-programs.ts"
 import { arenaPathOf } from "../channels/arena.ts"
+import { serviceOf } from "../install/installed.ts"
 import { lint, type Warning } from "../policy/lint.ts"
 import { readPolicy } from "../policy/policy-file.ts"
-import { controlSocketOf } from "../serve.ts"
 import { vmPaths } from "../vm/vm-process.ts"
 import { knownKeys } from "../state/state-keys.ts"
+import { askDaemon, daemonActor, type DaemonFacts } from "./daemon-facts.ts"
 
 const SHARED_MEMORY = "/dev/shm"
 const LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
@@ -44,21 +44,6 @@ export interface ProgramFacts {
   readonly path: string | undefined
   /** What it says of itself; why it says nothing. */
   readonly version: string
-}
-
-export interface VmFacts {
-  readonly name: string
-  readonly kind: string
-  readonly state: string
-  readonly link: string
-  readonly verdict: string
-  readonly hasReference: boolean
-  /** Places for devices of shared memory, and how many are free; not known where its monitor does not answer. */
-  readonly hotplug: { readonly free: number; readonly all: number; readonly known: boolean }
-  readonly firmware: Firmware | undefined
-  readonly machine: string | undefined
-  /** Its files, and whether the daemon may read them. */
-  readonly files: readonly { readonly field: string; readonly path: string; readonly access: Access }[]
 }
 
 export interface HostFacts {
@@ -101,38 +86,23 @@ export interface HostFacts {
   readonly limits: { readonly openFiles: number; readonly lockedBytes: number }
 }
 
-export interface DaemonFacts {
-  readonly pid: number
-  /** Devices that a guest did not let go of. */
-  readonly ignoredUnplugs: number
-  readonly uptimeSeconds: number
-  readonly vms: readonly VmFacts[]
-}
-
-/** Answers of the daemon, as far as they are looked at. */
-interface StatusAnswer {
-  pid: number
-  uptimeSeconds: number
-  arena: { path: string; sizeBytes: number }
-  dedicated: { ignored: number; limitBytes: number; usedBytes: number }
-  policy: { file: string }
-  vms: { name: string; tags: string[] }[]
-}
-
-interface ShowAnswer extends Omit<VmFacts, "files" | "firmware" | "machine"> {
-  config: { firmware?: Firmware; machine?: string } & Record<string, unknown>
-}
-
 export async function probeHost(options: HostOptions): Promise<HostFacts> {
   const state = realPath(options.state)
+  const service = serviceOf(state)
   const answer = await askDaemon(state)
-  const status = answer instanceof MvmError ? undefined : answer.status
-  const actor = (status && actorOf(status.pid)) ?? thisActor()
-  const host = thisHost()
+  const running = answer instanceof MvmError ? undefined : answer
+  const actor = daemonActor(running?.pid, service, state)
+  const kvm = accessTo("/dev/kvm", actor, { write: true })
+  const host = {
+    ...thisHost(),
+    kvmOpens: kvm === "open",
+    ...(running && { override: running.accelOverride ?? "" }),
+  }
   const machine = usualMachine(host.arch)
   const [qemu, swtpm] = await Promise.all([program(qemuProgram(machine)), program("swtpm")])
-  const arenaPath = status?.arena.path ?? arenaPathOf(state)
-  const policyFile = status?.policy.file ?? options.policyFile ?? join(state, "policy.toml")
+  const arenaPath = running?.arena.path ?? arenaPathOf(state)
+  const policyFile =
+    running?.policy.file ?? options.policyFile ?? service?.policy ?? join(state, "policy.toml")
   return {
     kernel: release(),
     isSystemd: hasSystemd(),
@@ -141,7 +111,7 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
     accel: {
       chosen: attempt(() => chooseAccel(host)),
       host,
-      kvm: accessTo("/dev/kvm", actor, { write: true }),
+      kvm,
     },
     firmware: (machine === "virt" ? (["ovmf"] as const) : (["seabios", "ovmf"] as const)).map((name) => {
       const path = firmwareFiles(name, machine).code
@@ -154,63 +124,26 @@ export async function probeHost(options: HostOptions): Promise<HostFacts> {
     }),
     arena: {
       path: arenaPath,
-      wantedBytes: status?.arena.sizeBytes ?? options.arenaBytes,
+      wantedBytes: running?.arena.sizeBytes ?? options.arenaBytes,
       file: fileSize(arenaPath),
     },
     dedicated: {
-      limitBytes: status?.dedicated.limitBytes ?? options.dedicatedBytes,
-      usedBytes: status?.dedicated.usedBytes ?? 0,
+      limitBytes: running?.dedicated.limitBytes ?? options.dedicatedBytes,
+      usedBytes: running?.dedicated.usedBytes ?? 0,
     },
     state: stateFacts(state),
     stateKey: attempt(() =>
       knownKeys(state, options.stateKeyFile, actor.uid)?.isChecked ? "right" : "none yet",
     ),
-    daemon:
-      answer instanceof MvmError
-        ? answer
-        : {
-            pid: answer.status.pid,
-            ignoredUnplugs: answer.status.dedicated.ignored,
-            uptimeSeconds: answer.status.uptimeSeconds,
-            vms: answer.shown.map((vm) => vmFacts(vm, actor)),
-          },
-    policy: policyFacts(policyFile, actor, status?.vms),
+    daemon: answer,
+    policy: policyFacts(policyFile, actor, running?.vms),
     libvirt: accessTo(LIBVIRT_SOCKET, actor, { write: true }),
     apparmor: await apparmorFacts(state, arenaPath),
-    limits: limitsOf(status?.pid ?? process.pid),
+    limits: limitsOf(running?.pid ?? process.pid),
   }
 }
 
-async function askDaemon(state: string): Promise<{ status: StatusAnswer; shown: ShowAnswer[] } | MvmError> {
-  try {
-    const client = await RpcClient.connect(controlSocketOf(state))
-    try {
-      const status = await client.call<StatusAnswer>("status")
-      const shown = status.vms.map(({ name }) => client.call<ShowAnswer>("vm.show", { name }))
-      return { status, shown: await Promise.all(shown) }
-    } finally {
-      client.close()
-    }
-  } catch (error) {
-    return asMvmError(error)
-  }
-}
-
-function vmFacts(vm: ShowAnswer, actor: Actor): VmFacts {
-  const files = ["kernel", "initrd", "disk"].flatMap((field) => {
-    const path = vm.config[field]
-    return typeof path === "string" ? { field, path, access: accessTo(path, actor) } : []
-  })
-  const { name, kind, state, link, verdict, hasReference, hotplug } = vm
-  const { firmware, machine } = vm.config
-  return { name, kind, state, link, verdict, hasReference, hotplug, firmware, machine, files }
-}
-
-function policyFacts(
-  path: string,
-  { uid }: Actor,
-  vms: StatusAnswer["vms"] | undefined,
-): HostFacts["policy"] {
+function policyFacts(path: string, { uid }: Actor, vms: DaemonFacts["vms"] | undefined): HostFacts["policy"] {
   try {
     const policy = readPolicy(path, uid)
     return { path, rules: policy.rules.length, warnings: lint(policy, vms) }

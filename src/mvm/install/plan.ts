@@ -7,7 +7,7 @@
 
 import type { Installation } from "../../platform/installation.ts"
 import { groupMembers, type SystemProgram } from "../../platform/system-programs.ts"
-import { hostUnit } from "./units.ts"
+import { SERVICE_POLICY, SERVICE_STATE, hostUnit } from "./units.ts"
 
 export const HOST_USER = "mvm"
 export const HOST_SERVICE = "mvm.service"
@@ -29,7 +29,7 @@ export function hostInstallation({ executable, vendor }: PlanOptions): Installat
     files: [
       file(`${base}/sysusers.d/mvm-host.conf`, SYSUSERS),
       file(`${base}/tmpfiles.d/mvm-host.conf`, TMPFILES),
-      file("/etc/mvm/policy.toml", POLICY),
+      file(SERVICE_POLICY, POLICY),
       file("/etc/default/mvm", DEFAULTS),
       file(unit, hostUnit(executable)),
     ],
@@ -44,7 +44,7 @@ export function hostActivation(): SystemProgram[] {
   const isLibvirtHost = groupMembers("libvirt") !== undefined
   return [
     { argv: ["systemd-sysusers"] },
-    { argv: ["systemd-tmpfiles", "--create", "--prefix=/run/mvm", "--prefix=/var/lib/mvm"] },
+    { argv: ["systemd-tmpfiles", "--create", "--prefix=/run/mvm", `--prefix=${SERVICE_STATE}`] },
     // Its group may talk to libvirt's daemon, which then needs no password.
     ...(isLibvirtHost ? [{ argv: ["usermod", "-aG", "libvirt", HOST_USER] } as const] : []),
     { argv: ["systemctl", "daemon-reload"] },
@@ -63,12 +63,12 @@ export function hostForgetting(): SystemProgram[] {
 }
 
 // The group kvm may open /dev/kvm.
-const SYSUSERS = `u ${HOST_USER} - "mvm, channels between virtual machines" /var/lib/mvm
+const SYSUSERS = `u ${HOST_USER} - "mvm, channels between virtual machines" ${SERVICE_STATE}
 m ${HOST_USER} kvm
 `
 
 const TMPFILES = `d /run/mvm 0755 root root -
-d /var/lib/mvm 0700 ${HOST_USER} ${HOST_USER} -
+d ${SERVICE_STATE} 0700 ${HOST_USER} ${HOST_USER} -
 # The shared memory of VMs that run is no litter, however old it is.
 x /dev/shm/mvm-*
 `
