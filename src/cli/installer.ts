@@ -51,6 +51,12 @@ export function runInstaller(call: Call, installer: Installer): number {
   const dryRun = call.flag("dryRun")
   const isRunning = root === "/" && hasSystemd()
   const run = (programs: () => SystemProgram[]): Step[] => (isRunning ? runPrograms(programs(), dryRun) : [])
+  // A system that was booted before makes no users at its next boot, unless its /usr changed.
+  const makeUsers = (): Step[] => {
+    const wasBooted = root !== "/" && existsSync(`${root}/etc/passwd`)
+    if (!wasBooted || call.flag("vendor")) return []
+    return runPrograms([{ argv: ["systemd-sysusers", `--root=${root}`] }], dryRun)
+  }
   const plan = installer.plan({
     executable: executable(call, root),
     vendor: call.flag("vendor"),
@@ -63,7 +69,7 @@ export function runInstaller(call: Call, installer: Installer): number {
         before: () => run(installer.deactivate),
         after: () => run(installer.forget),
       })
-    : [...applyInstallation(plan, options), ...run(installer.activate)]
+    : [...applyInstallation(plan, options), ...makeUsers(), ...run(installer.activate)]
   const advice = isRemoval || call.flag("vendor") ? [] : installer.advice()
   if (isRemoval && steps.length > 0) advice.push(`${installer.left}: remove it yourself if nothing needs it`)
   if (call.flag("json")) printJson({ dryRun, steps, advice })

@@ -90,28 +90,42 @@ export function applyInstallation(plan: Installation, options: ApplyOptions): St
   ]
   const steps: Step[] = []
   const ours: Entry[] = []
-  for (const { path, is, make } of wanted) {
-    const old = recorded.get(path)
-    const there = tree.look(path)
-    const isOurs = old !== undefined && old === there
-    if (there === is) {
-      steps.push({ action: "unchanged", subject: path })
-      if (old !== undefined) ours.push({ path, is })
-    } else if (there === undefined || isOurs || options.force) {
-      make()
-      steps.push({ action: there === undefined ? "written" : "updated", subject: path })
-      ours.push({ path, is })
-    } else {
+  const keep = (entries: readonly Entry[]): void => {
+    if (!options.unrecorded) tree.writeRecord(plan.name, [...tree.made(before), ...entries])
+  }
+  try {
+    for (const { path, is, make } of wanted) {
+      const old = recorded.get(path)
+      const action = actionFor({ old, there: tree.look(path), is, force: options.force ?? false })
+      if (action === "written" || action === "updated") make()
       const reason = old === undefined ? "it was there before" : "somebody changed it"
-      steps.push({ action: "kept", subject: path, reason })
-      if (old !== undefined) ours.push({ path, is: old })
+      steps.push({ action, subject: path, ...(action === "kept" && { reason }) })
+      const now = action === "kept" || (action === "unchanged" && old === undefined) ? old : is
+      if (now !== undefined) ours.push({ path, is: now })
     }
+  } catch (error) {
+    // What was written before it failed is taken away by a removal, too; what is as it was recorded stays so.
+    const reached = new Set(ours.map(({ path }) => path))
+    keep([...ours, ...before.filter(({ path, isImplied }) => !isImplied && !reached.has(path))])
+    throw error
   }
   // What an earlier version wrote and this one has no use for.
   const now = new Set(wanted.map(({ path }) => path))
   steps.push(...tree.remove(before.filter(({ path, isImplied }) => !now.has(path) && !isImplied)))
-  if (!options.unrecorded) tree.writeRecord(plan.name, [...tree.made(before), ...ours])
+  keep(ours)
   return steps
+}
+
+function actionFor(found: {
+  old: string | undefined
+  there: string | undefined
+  is: string
+  force: boolean
+}): Action {
+  const { old, there, is, force } = found
+  if (there === is) return "unchanged"
+  if (there === undefined) return "written"
+  return force || old === there ? "updated" : "kept"
 }
 
 /** Takes away what the record of `name` says. @throws as {@link applyInstallation}. */

@@ -8,7 +8,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { copyFileSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { basename, join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { hashFile } from "../../src/platform/launch-digest.ts"
 import { Container, makePackages } from "./container.ts"
 import { until } from "./managed.ts"
@@ -55,7 +55,9 @@ describe("in a system that does not run, the packages", () => {
     await dpkg(OLD, "mvm", "mvm-host", "mvm-guest")
     expect(await container.must("mvm --version")).toMatch(/^mvm \d/)
     expect(await container.must("id -nG mvm")).toBe("mvm kvm")
-    expect(readlinkSync(at(`${LINKS}/multi-user.target.wants/mvm.service`))).toContain("/mvm.service")
+    for (const unit of ["mvm.service", "mvm-vms.service"]) {
+      expect(readlinkSync(at(`${LINKS}/multi-user.target.wants/${unit}`))).toEndWith(`/${unit}`)
+    }
     expect(readlinkSync(at(AGENT_LINK))).toContain("/mvm-agent.service")
     expect(await container.must("stat -c '%a %U' /var/lib/mvm")).toBe("700 mvm")
   })
@@ -113,9 +115,14 @@ describe("in a system that does not run, the packages", () => {
 
   test("take over from the installer, whose files would hide theirs", async () => {
     await dpkg(OLD, "mvm")
-    await container.must("mvm install && mvm guest install")
+    await container.must("mvm install && mvm guest install && systemctl enable mvm-service@x.service")
     await dpkg(OLD, "mvm-host", "mvm-guest")
-    expect(container.files().filter((path) => /^etc\/systemd\/system\/mvm/.test(path))).toEqual([])
+    // What was enabled still is, by the package's unit.
+    const link = "etc/systemd/system/mvm-agent.service.wants/mvm-service@x.service"
+    expect(readlinkSync(at(`/${link}`))).toMatch(/^(\/usr)?\/lib\/systemd\/system\/mvm-service@\.service$/)
+    const ours = container.files().filter((path) => /^etc\/systemd\/system\/mvm/.test(path))
+    expect(ours.filter((path) => path !== link && path !== dirname(link))).toEqual([])
+    expect(container.files()).not.toContain("var/lib/mvm-guest-services")
     expect(await container.must("dpkg --verify mvm-host mvm-guest")).toBe("")
     await container.must("dpkg -P mvm-host mvm-guest mvm")
   })
@@ -216,6 +223,7 @@ describe("in a system that runs", () => {
     await dpkg(NEW, "mvm", "mvm-host", "mvm-guest")
     expect(await show("mvm.service", "ActiveState")).toBe("active")
     expect(await show("mvm.service", "MainPID")).not.toBe(before)
+    expect(await show("mvm-vms.service", "ActiveState")).toBe("active")
     await linked("a", "b")
     await transfer("upgraded")
   })
@@ -267,7 +275,8 @@ describe("in a system that runs", () => {
     expect(said).toContain("ran        systemctl restart mvm.service")
     expect(said).not.toContain("failed")
     expect(await show("mvm.service", "ActiveState")).toBe("active")
-    expect(await container.must("systemctl is-enabled mvm.service")).toBe("enabled")
+    expect(await container.must("systemctl is-enabled mvm.service mvm-vms.service")).toBe("enabled\nenabled")
+    expect(await show("mvm-vms.service", "ActiveState")).toBe("active")
     expect(await container.must("mvm install")).not.toContain("written")
     await container.must("mvm install --uninstall")
     expect(await show("mvm.service", "ActiveState")).toBe("inactive")

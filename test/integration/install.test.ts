@@ -86,7 +86,7 @@ function exposure(unit: string): number {
 }
 
 describe.each([
-  ["install", ["install"], ["mvm.service"]],
+  ["install", ["install"], ["mvm.service", "mvm-vms.service"]],
   ["guest install", ["guest", "install"], ["mvm-agent.service", "mvm-service@x.service"]],
 ] as const)("mvm %s", (_title, words, units) => {
   test("writes units that systemd accepts", () => {
@@ -135,6 +135,7 @@ describe.each([
 test("the daemon's unit leaves little open", () => {
   json("install")
   expect(exposure("mvm.service")).toBeLessThan(2.5)
+  expect(exposure("mvm-vms.service")).toBeLessThan(1.5)
 })
 
 test("the agent's unit leaves less open than a service of root's does", () => {
@@ -155,6 +156,15 @@ test("the users, groups and folders are what systemd's programs can make", () =>
   expect(run("systemd-tmpfiles", "--create", `--root=${root}`)).toMatchObject({ status: 0, errors: "" })
   expect(lstatSync(at("/var/lib/mvm")).mode & 0o777).toBe(0o700)
   expect(lstatSync(at("/run/mvm")).mode & 0o777).toBe(0o755)
+})
+
+test("a tree that has users gets ours at once: its next boot may make none", () => {
+  mkdirSync(at("/etc"), { recursive: true })
+  writeFileSync(at("/etc/passwd"), "root:x:0:0::/root:/bin/sh\n")
+  writeFileSync(at("/etc/group"), "root:x:0:\n")
+  const { steps } = json("install")
+  expect(steps.at(-1)).toEqual({ action: "ran", subject: `systemd-sysusers --root=${root}` })
+  expect(readFileSync(at("/etc/passwd"), "utf8")).toMatch(/^mvm:/m)
 })
 
 test("the policy that is installed is good and allows nothing", () => {

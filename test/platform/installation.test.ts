@@ -136,6 +136,18 @@ describe("an installation", () => {
     expect(existsSync(at("/etc"))).toBe(false)
   })
 
+  test("is taken away whole, also when it failed before its end and was finished later", () => {
+    // A file where the second one needs a folder.
+    mkdirSync(at("/etc"), { recursive: true })
+    writeFileSync(at("/etc/own"), "")
+    expect(() => install({ ...PLAN, folders: [], links: [] })).toThrow("ENOTDIR")
+    rmSync(at("/etc/own"))
+    install()
+    removeInstallation("test", { root })
+    expect(readdirSync(at("/etc"))).toEqual([])
+    expect(readdirSync(at("/var/lib"))).toEqual([])
+  })
+
   test("says what it would do, and does not", () => {
     expect(actions(install(PLAN, { dryRun: true }))["/etc/deep/er/unit"]).toBe("written")
     expect(tree()).toEqual({})

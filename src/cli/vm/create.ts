@@ -57,6 +57,7 @@ export const vmCreate: CommandSpec = {
     },
     { flags: "--tag <name>", description: "a tag that policy rules may use; may be repeated" },
     { flags: "--remeasure <time>", description: "how often it is measured (default 30s)" },
+    { flags: "--autostart", description: "start it with the host" },
     {
       flags: "--certificate",
       description: "endorsement keys with certificates by a local CA, for others to check its vTPM",
@@ -102,6 +103,7 @@ export const vmCreate: CommandSpec = {
           ? call.oneOf("memoryDevice", ["ivshmem", "none"], "ivshmem")
           : undefined,
         remeasureSeconds: call.durationMs("remeasure", 30_000) / 1000,
+        autostart: call.flag("autostart") || undefined,
       },
     }
     const domain = call.text("libvirt")

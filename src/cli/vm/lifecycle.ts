@@ -7,19 +7,22 @@
 import type { Call, CommandSpec } from "../command.ts"
 import { STATE_OPTION, ask } from "../connect.ts"
 import { WaitingLine, print, suggest } from "../output.ts"
+import { nameOrAll, startAll, stopAll } from "./all.ts"
 
 const DEFAULT_WAIT_MS = 120_000
 
 export const vmStart: CommandSpec = {
-  usage: "vm start <name>",
+  usage: "vm start [name]",
   summary: "start a VM",
   options: [
     STATE_OPTION,
+    { flags: "--all", description: "every VM with autostart that does not run, in place of one" },
     { flags: "--wait [time]", description: "wait until its agent is linked (default up to 2m)" },
   ],
-  examples: ["vm start web", "vm start web --wait", "vm start web --wait 30s"],
+  examples: ["vm start web", "vm start web --wait", "vm start web --wait 30s", "vm start --all"],
   async run(call) {
-    const name = call.arg(0)
+    const name = nameOrAll(call)
+    if (name === undefined) return startAll(call)
     await ask(call, "vm.start", { name })
     if (call.given("wait")) await waitForAgent(call, name, call.durationMs("wait", DEFAULT_WAIT_MS))
   },
@@ -36,12 +39,17 @@ export const vmWait: CommandSpec = {
 }
 
 export const vmStop: CommandSpec = {
-  usage: "vm stop <name>",
+  usage: "vm stop [name]",
   summary: "shut a VM down",
-  options: [STATE_OPTION, { flags: "--force", description: "at once, without asking the guest" }],
-  examples: ["vm stop web", "vm stop web --force"],
+  options: [
+    STATE_OPTION,
+    { flags: "--all", description: "every VM that this MVM started, in place of one" },
+    { flags: "--force", description: "at once, without asking the guest" },
+  ],
+  examples: ["vm stop web", "vm stop web --force", "vm stop --all"],
   async run(call) {
-    const name = call.arg(0)
+    const name = nameOrAll(call)
+    if (name === undefined) return stopAll(call, { force: call.flag("force") })
     const line = new WaitingLine(`waiting for ${name} to shut down`)
     await ask(call, "vm.stop", { name, force: call.flag("force") }).finally(() => line.end())
   },

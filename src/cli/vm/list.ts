@@ -18,6 +18,8 @@ export interface VmView {
   /** waiting to be collected by it */
   deposits: number
   tags: string[]
+  /** Whether `vm start --all` starts it */
+  autostart: boolean
   [field: string]: unknown
 }
 

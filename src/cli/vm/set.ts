@@ -28,6 +28,7 @@ export const vmSet: CommandSpec = {
       description: "deny or warn: what a file means that was changed while it was measured",
       values: ["deny", "warn"],
     },
+    { flags: "--autostart <when>", description: "on: start it with the host; off", values: ["on", "off"] },
     {
       flags: "--tag <name>",
       description: "one more tag for policy rules and shared values; may be repeated",
@@ -57,6 +58,7 @@ export const vmSet: CommandSpec = {
         firmware: given("firmware", () => call.oneOf("firmware", ["seabios", "ovmf"], "seabios")),
         memoryDevice: given("memoryDevice", () => call.oneOf("memoryDevice", ["ivshmem", "none"], "ivshmem")),
         violations: given("violations", () => call.oneOf("violations", ["deny", "warn"], "deny")),
+        autostart: given("autostart", () => call.oneOf("autostart", ["on", "off"], "off") === "on"),
         remeasureSeconds: given("remeasure", () => call.durationMs("remeasure", 0) / 1000),
       },
     })

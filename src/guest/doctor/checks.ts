@@ -164,7 +164,7 @@ function lockdown({ lockdown: mode }: GuestFacts): Judgement {
   if (mode === "none") return ok("off: shared memory can be mapped")
   return warn(
     `${mode}: PCI memory cannot be mapped, records go by way of the MVM`,
-    "lockdown=none, if memory speed counts more",
+    "if memory speed counts more: no lockdown= on the kernel's command line, and no Secure Boot for this VM",
   )
 }
 
@@ -202,7 +202,7 @@ function mapping({ agent: found }: Agent): Judgement | undefined {
   if (taken && (taken.readMbS ?? 0) < UNCACHED_MB_S) {
     return warn(
       `${text}: read as slowly as without a cache`,
-      "lockdown=none, so that devmem can be mapped; not --map",
+      'isolation = "dedicated" in the policy: memory of a channel\'s own lies where it is cached; and no --map',
     )
   }
   // By the same figures as the agent chose by.

@@ -163,6 +163,7 @@ function summarise(mvm: Mvm, record: VmRecord): Record<string, unknown> {
     channels: mvm.context.channels.of(record.uuid).length,
     deposits: mvm.context.deposits.table.counts().get(record.uuid) ?? 0,
     tags: record.tags,
+    autostart: record.config.autostart === true,
   }
 }
 

@@ -7,10 +7,11 @@
 
 import type { Installation } from "../../platform/installation.ts"
 import { groupMembers, type SystemProgram } from "../../platform/system-programs.ts"
-import { SERVICE_POLICY, SERVICE_STATE, hostUnit } from "./units.ts"
+import { SERVICE_POLICY, SERVICE_STATE, hostUnit, vmsUnit } from "./units.ts"
 
 export const HOST_USER = "mvm"
 export const HOST_SERVICE = "mvm.service"
+const VMS_SERVICE = "mvm-vms.service"
 
 export interface PlanOptions {
   /** Absolute path of mvm on the installed system. */
@@ -22,7 +23,7 @@ export interface PlanOptions {
 export function hostInstallation({ executable, vendor }: PlanOptions): Installation {
   const base = vendor ? "/usr/lib" : "/etc"
   const file = (path: string, content: string) => ({ path, mode: 0o644, content })
-  const unit = `${base}/systemd/system/${HOST_SERVICE}`
+  const unit = (name: string): string => `${base}/systemd/system/${name}`
   return {
     name: "host",
     folders: [{ path: "/etc/mvm", mode: 0o755 }],
@@ -31,11 +32,14 @@ export function hostInstallation({ executable, vendor }: PlanOptions): Installat
       file(`${base}/tmpfiles.d/mvm-host.conf`, TMPFILES),
       file(SERVICE_POLICY, POLICY),
       file("/etc/default/mvm", DEFAULTS),
-      file(unit, hostUnit(executable)),
+      file(unit(HOST_SERVICE), hostUnit(executable)),
+      file(unit(VMS_SERVICE), vmsUnit(executable)),
     ],
     links: vendor
       ? []
-      : [{ path: `/etc/systemd/system/multi-user.target.wants/${HOST_SERVICE}`, target: unit }],
+      : [HOST_SERVICE, VMS_SERVICE].map((name) => {
+          return { path: `/etc/systemd/system/multi-user.target.wants/${name}`, target: unit(name) }
+        }),
   }
 }
 
@@ -49,12 +53,17 @@ export function hostActivation(): SystemProgram[] {
     ...(isLibvirtHost ? [{ argv: ["usermod", "-aG", "libvirt", HOST_USER] } as const] : []),
     { argv: ["systemctl", "daemon-reload"] },
     { argv: ["systemctl", "restart", HOST_SERVICE] },
+    // From now on the host's shutdown is theirs. Started already, it does nothing.
+    { argv: ["systemctl", "start", VMS_SERVICE] },
   ]
 }
 
-/** Before the files go. The VMs run on. */
+/** Before the files go. The VMs run on, so what would stop them is not stopped. */
 export function hostDeactivation(): SystemProgram[] {
-  return [{ argv: ["systemctl", "disable", "--now", HOST_SERVICE] }]
+  return [
+    { argv: ["systemctl", "disable", VMS_SERVICE] },
+    { argv: ["systemctl", "disable", "--now", HOST_SERVICE] },
+  ]
 }
 
 /** After the files went. */

@@ -39,6 +39,8 @@ const vmConfig = v.strictObject({
   violations: v.optional(v.picklist(["deny", "warn"])),
   /** `none`: the machine has no shared memory, its records are relayed; default `ivshmem`. */
   memoryDevice: v.optional(v.picklist(["ivshmem", "none"])),
+  /** Started with the host. */
+  autostart: v.optional(v.boolean()),
   /** The libvirt domain that it is. */
   libvirt: v.optional(
     v.strictObject({

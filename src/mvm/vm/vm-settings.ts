@@ -4,11 +4,12 @@
  * What is set of a VM, changed in registry and audit log.
  */
 
+import { MvmError } from "../../lib/errors.ts"
 import type { AuditCommitter } from "../state/audit-committer.ts"
 import type { Registry, VmConfig, VmRecord } from "../state/registry.ts"
 
-/** Settings that say how a VM is judged, not how it starts. */
-export const JUDGEMENT_FIELDS = new Set(["remeasureSeconds", "violations"])
+/** Settings that say nothing of the machine: they may change while it runs. */
+export const STANDING_FIELDS = new Set(["remeasureSeconds", "violations", "autostart"])
 
 export interface Settings {
   /** All of them, as they shall be. */
@@ -30,4 +31,13 @@ export async function writeSettings(
     if (tags) registry.setTags(uuid, tags)
   })
   await audit.commit("vm_set", { vm: name, ...change, ...(tags && { tags: [...tags] }) })
+}
+
+/** @throws MvmError `usage` for a VM that the MVM does not start. */
+export function refuseAutostart({ name, kind, config }: Pick<VmRecord, "name" | "kind" | "config">): void {
+  if (kind === "qemu") return
+  const domain = config.libvirt?.domain
+  throw new MvmError("usage", `${name} is no VM that the MVM starts`, {
+    hint: domain === undefined ? undefined : `virsh -c ${config.libvirt?.uri} autostart ${domain}`,
+  })
 }

@@ -29,7 +29,7 @@ import {
 } from "./vm-process.ts"
 import { makeMember, type CreateOptions } from "./vm-create.ts"
 import { checkVmName } from "./vm-name.ts"
-import { JUDGEMENT_FIELDS, writeSettings } from "./vm-settings.ts"
+import { STANDING_FIELDS, refuseAutostart, writeSettings } from "./vm-settings.ts"
 import { ownMonitor, type MonitorSource, type VmMonitors } from "./vm-monitors.ts"
 import {
   absolutePaths,
@@ -122,6 +122,7 @@ export class VmManager {
     const uuid = crypto.randomUUID()
     const paths = vmPaths(stateDir.path, uuid, name)
     const config = absolutePaths(options.config)
+    if (config.autostart) refuseAutostart({ ...options, config })
     // A VM that could never start is not made.
     if (options.kind === "qemu") requireFiles(qemuOptions(this.#parts, { name, uuid, config }, paths))
     return this.#changed(uuid, async () => {
@@ -133,8 +134,8 @@ export class VmManager {
   }
 
   /**
-   * Changes what is set of a VM: `change` holds the fields that are to be others, `tags` all tags it then has. How
-   * it starts can be changed while it is stopped; how it is judged, at any time.
+   * Changes what is set of a VM: `change` holds the fields that are to be others, `tags` all tags it then has. What
+   * its machine is can be changed while it is stopped; the rest at any time.
    *
    * @throws MvmError `vm_state` while it runs, `config` or `not_found` for values that it could never start with.
    */
@@ -143,8 +144,9 @@ export class VmManager {
     change: Partial<VmConfig>,
     tags: readonly string[] | undefined,
   ): Promise<void> {
-    const judged = Object.keys(change).every((field) => JUDGEMENT_FIELDS.has(field))
-    if (judged)
+    if (change.autostart) refuseAutostart(record)
+    const isStanding = Object.keys(change).every((field) => STANDING_FIELDS.has(field))
+    if (isStanding)
       return writeSettings(this.#parts, record, { config: { ...record.config, ...change }, change, tags })
     if (record.kind !== "qemu") {
       throw new MvmError("usage", `${record.name} is no VM that the MVM starts: it has no such settings`)
