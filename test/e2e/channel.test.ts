@@ -226,4 +226,16 @@ describe("a VM's end", () => {
     expect(console.status).toBe(1)
     expect(console.errors).toContain("gamma has no console: it is not running")
   })
+
+  test("comes with the host's, and its start with the host's start, where that is set", async () => {
+    await mvm.must("vm", "set", "beta", "--autostart", "on")
+    const before = await mvm.show("beta")
+    const stopped = await mvm.must("vm", "stop", "--all")
+    expect(stopped.split("\n").toSorted()).toEqual(["", "alpha: stopped", "beta: stopped"])
+    expect(await mvm.must("vm", "stop", "--all")).toBe("")
+    expect(await mvm.must("vm", "start", "--all")).toBe("beta: started\n")
+    await expectTrustedBoot("beta", before)
+    expect((await mvm.show("alpha")).state).toBe("stopped")
+    expect(await mvm.must("vm", "start", "--all")).toBe("")
+  }, 300_000)
 })

@@ -183,3 +183,19 @@ describe("a full /dev/shm", () => {
     expect(await again.over()).toBe(0)
   })
 })
+
+test("only VMs that the MVM starts itself start with the host; all of them are a name or --all", async () => {
+  const local = await host().run("vm", "set", "a", "--autostart", "on")
+  expect(said(local)).toEqual([2, expect.stringContaining("a is no VM that the MVM starts")])
+  const made = await host().run("vm", "create", "c", "--local", "--autostart")
+  expect(said(made)).toEqual([2, expect.stringContaining("c is no VM that the MVM starts")])
+  expect((await host().status()).vms).toHaveLength(2)
+  for (const words of [["start"], ["stop"], ["start", "a", "--all"], ["stop", "a", "--all"]]) {
+    const outcome = await host().run("vm", ...words)
+    expect(said(outcome)).toEqual([2, expect.stringContaining("a name, or --all")])
+  }
+  // They have local endpoints alone.
+  expect(await host().must("vm", "start", "--all")).toBe("")
+  expect(await host().must("vm", "stop", "--all")).toBe("")
+  expect((await host().status()).vms.every(({ state }) => state === "running")).toBe(true)
+})
