@@ -108,6 +108,7 @@ export class Broker {
     channel.endCode = code
     channel.endReason = reason
     dropRelayed(this.#context, channel)
+    channel.memory?.expire()
     if (code === "revoked") {
       this.#context.meters.revoked()
       channel.memory?.revoke()

@@ -24,26 +24,40 @@ export interface MemoryDevice {
   readonly bus: string
 }
 
-/** @throws MvmError `qemu`, `timeout`: nothing of it is left then, or it was asked back. */
+/**
+ * Resolves when the device is there, or nobody knows whether it is: it is asked back then like one that is.
+ *
+ * @throws MvmError `qemu`, `timeout`: nothing of it is left then.
+ */
 export async function plugMemory(
   monitor: Monitor,
   { id, path, sizeBytes, bus }: MemoryDevice,
 ): Promise<void> {
-  await monitor.execute("object-add", {
-    "qom-type": "memory-backend-file",
-    id: backendOf(id),
-    "mem-path": path,
-    size: sizeBytes,
-    share: true,
-  })
+  try {
+    await monitor.execute("object-add", {
+      "qom-type": "memory-backend-file",
+      id: backendOf(id),
+      "mem-path": path,
+      size: sizeBytes,
+      share: true,
+    })
+  } catch (error) {
+    if (!isRefusal(error)) await dropMemory(monitor, id).catch(() => undefined)
+    throw error
+  }
   try {
     await monitor.execute("device_add", { driver: "ivshmem-plain", id, memdev: backendOf(id), bus })
   } catch (error) {
     // An answer that did not come in time may still have been a yes.
-    const isThere = await askUnplug(monitor, id).catch(() => true)
-    if (!isThere) await dropMemory(monitor, id).catch(() => undefined)
+    if (!isRefusal(error)) return
+    await dropMemory(monitor, id).catch(() => undefined)
     throw error
   }
+}
+
+/** Whether it is QEMU's own answer: `command: Class: words`. */
+function isRefusal(error: unknown): boolean {
+  return /^[\w-]+: [A-Z]\w*: /.test(asMvmError(error).message)
 }
 
 /**

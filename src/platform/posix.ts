@@ -8,7 +8,7 @@
 import { ptr, type Pointer } from "bun:ffi"
 import { closeSync, ftruncateSync } from "node:fs"
 import { MvmError } from "../lib/errors.ts"
-import { lastErrno, libc, systemError } from "./ffi.ts"
+import { errnoError, lastErrno, libc, systemError } from "./ffi.ts"
 
 export const POLLIN = 1
 export const POLLOUT = 4
@@ -126,12 +126,19 @@ export function sealedMemory(name: string, lengthBytes: number): number {
   }
 }
 
-/** FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
-const PUNCH_HOLE = 2 | 1
+/** FALLOC_FL_KEEP_SIZE */
+const KEEP_SIZE = 1
+/** FALLOC_FL_PUNCH_HOLE, which wants the other, too. */
+const PUNCH_HOLE = 2 | KEEP_SIZE
 
 /** Gives the pages of this part of a file back; it reads as zeros from now on. @throws MvmError `io`. */
 export function punchHole(fd: number, offset: number, lengthBytes: number): void {
   if (libc().fallocate(fd, PUNCH_HOLE, offset, lengthBytes) !== 0) throw systemError("fallocate")
+}
+
+/** Gives this part of a file its pages now; what is in it stays. @throws Error with `code`, `ENOSPC` among them. */
+export function allocatePages(fd: number, offset: number, lengthBytes: number): void {
+  if (libc().fallocate(fd, KEEP_SIZE, offset, lengthBytes) !== 0) throw errnoError("fallocate")
 }
 
 /**

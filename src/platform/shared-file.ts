@@ -7,6 +7,7 @@
 
 import { constants, openSync, readSync, statfsSync, writeSync } from "node:fs"
 import { MvmError, errnoOf } from "../lib/errors.ts"
+import { allocatePages } from "./posix.ts"
 
 /** Left to others on the file system. */
 const RESERVE_BYTES = 1 << 20
@@ -30,6 +31,20 @@ export function createSharedFile(path: string): number {
 export function requireRoom(path: string, lengthBytes: number): void {
   const { bavail, bsize } = statfsSync(path)
   if (bavail * bsize < lengthBytes + RESERVE_BYTES) throw noSpace()
+}
+
+/**
+ * Pages for the first `lengthBytes` of a file in memory: a write into a hole, where there is no room, would be the end
+ * of the QEMU whose guest makes it.
+ *
+ * @throws MvmError `no_space`.
+ */
+export function allocate(fd: number, lengthBytes: number): void {
+  try {
+    allocatePages(fd, 0, lengthBytes)
+  } catch (error) {
+    throw errnoOf(error) === "ENOSPC" ? noSpace(error) : error
+  }
 }
 
 /** pwrite(2) of all of `bytes`. @throws MvmError `no_space`. */

@@ -2,7 +2,9 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { MvmError } from "../../src/lib/errors.ts"
 import { hotplugPorts, plugMemory, pluggedDevices } from "../../src/platform/hotplug.ts"
+import type { Monitor } from "../../src/platform/monitor.ts"
 import { memberPortArgs } from "../../src/platform/qemu-args.ts"
 import { Qmp } from "../../src/platform/qmp.ts"
 
@@ -69,6 +71,30 @@ test("memory goes into the ports of a running machine that are empty, whoever ma
   const ids = async (isOne: (id: string) => boolean) => (await hotplugPorts(qmp, isOne)).map(({ id }) => id)
   expect(await ids(isOwn)).toContain("pci.2")
   expect(await ids(() => false)).not.toContain("pci.2")
+})
+
+test("memory that QEMU refuses leaves nothing there; where its answer is not heard, the device counts as there", async () => {
+  const path = join(folder, "other")
+  const fd = openSync(path, "w")
+  ftruncateSync(fd, 1 << 20)
+  closeSync(fd)
+  const device = { id: "mvm-2", path, sizeBytes: 1 << 20, bus: "no-such-bus" }
+  const refused: unknown = await plugMemory(qmp, device).catch((one: unknown) => one)
+  expect(refused).toMatchObject({ code: "qemu" })
+  /** Does as it is told, and is not heard. */
+  const deaf = {
+    ...{ closed: qmp.closed, onEvent: qmp.onEvent.bind(qmp), close: () => {} },
+    execute: async (command: string, args?: Record<string, unknown>) => {
+      const answer = await qmp.execute(command, args)
+      if (command === "device_add")
+        throw new MvmError("timeout", `${command}: no answer from qemu within 1 ms`)
+      return answer
+    },
+  } as Monitor
+  // Nothing of the one that was refused is in its way.
+  const ports = await hotplugPorts(qmp, () => false)
+  await plugMemory(deaf, { ...device, bus: ports[0]!.id })
+  expect(await pluggedDevices(qmp)).toContain("mvm-2")
 })
 
 test("a machine with one bus for all, or without shared memory, needs no ports", () => {

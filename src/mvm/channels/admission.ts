@@ -36,6 +36,10 @@ export function authorise(
   if (!context.registry.getVm(decision.target)) {
     throw new MvmError("no_target", `there is no VM ${decision.target}`)
   }
+  // Its two ends could not be told apart.
+  if (decision.target === asker.record.name) {
+    throw new MvmError("denied", `${decision.target} has no channel to itself`)
+  }
   return decision
 }
 
@@ -59,8 +63,8 @@ export function checkChannelLimit(context: MvmContext, rule: Rule, constraints: 
 }
 
 /**
- * No member may keep the others out of the memory there is: a channel that lives is its asker's, one that is over belongs to
- * whichever end has not yet let go of the region. So an end that never says CLOSE harms itself.
+ * No member may keep the others out of the memory there is: a channel that lives is its asker's, one that is over
+ * belongs to whichever end has not yet let go of the region. So an end that never says CLOSE harms itself.
  *
  * @throws MvmError `busy`.
  */
@@ -69,6 +73,7 @@ export function checkShare(
   ends: { asker: Member; answerer: Member },
   isolation: Isolation,
 ): void {
+  if (isolation === "dedicated") checkPlaces(context, ends)
   const all = isolation === "arena" ? context.arena.sizeBytes : context.dedicated.limitBytes
   const limitBytes = all * SHARE
   for (const member of [ends.asker, ends.answerer]) {
@@ -77,13 +82,28 @@ export function checkShare(
       .of(uuid)
       .filter(({ memory }) => memory?.isolation === isolation)
       .filter((channel) => holds(channel, uuid))
-      .reduce((sum, { memory }) => sum + (memory?.lengthBytes ?? 0), 0)
+      .reduce((sum, { memory }) => sum + (memory?.costBytes ?? 0), 0)
     if (heldBytes >= limitBytes) {
       throw new MvmError("busy", `${name} holds its whole share of the shared memory`, {
         hint: "end some of its channels first",
       })
     }
   }
+}
+
+/** Nor may one asker have all places of a VM, which others want to reach as well. */
+function checkPlaces(context: MvmContext, { asker, answerer }: { asker: Member; answerer: Member }): void {
+  const { uuid, name } = answerer.record
+  const { all } = context.dedicated.holdings.places(uuid)
+  const held = context.channels
+    .of(uuid)
+    .filter(
+      ({ memory, asker: { uuid: by } }) => memory?.isolation === "dedicated" && by === asker.record.uuid,
+    )
+  if (all === 0 || held.length < Math.max(1, all * SHARE)) return
+  throw new MvmError("busy", `${asker.record.name} holds its whole share of the places of ${name}`, {
+    hint: "end some of its channels first",
+  })
 }
 
 function holds(channel: Channel, uuid: string): boolean {

@@ -114,6 +114,7 @@ export class ChannelTable {
   release(channel: Channel, end: ChannelEnd): void {
     end.released = true
     if (otherEnd(channel, end).released) this.#remove(channel)
+    else channel.memory?.expire()
   }
 
   /** Both ends at once: for a channel that was never granted. */

@@ -32,6 +32,9 @@ import type { AppraisedEvidence } from "../verifier.ts"
 /** The longest a `send --wait` is held. */
 const MAX_WAIT_MS = 24 * 3600 * 1000
 
+/** What the ends proved is so old at most when they may use the channel: plugging in memory takes its time. */
+const MAX_PROOF_AGE_MS = 30_000
+
 /** What a grant says of memory where there is none: the pseudo-address alone is granted. */
 const NO_PLACE: Place = { tag: new Uint8Array(0), path: "", offset: 0 }
 
@@ -108,8 +111,9 @@ class Opening {
   async run(): Promise<Opened> {
     const { asker, askerSession } = this.#meeting
     const [asked, answered] = await this.#bothProve()
-    // Nobody gets memory that it shares with another before both have proven what they run.
+    // Nobody gets memory that it shares with another before both have proven what they run, nor after it was ended.
     this.#request.stages.deciding()
+    requireLive(this.#channel)
     const isMoved = await this.#attach()
     const decided = this.#decide(asked, answered)
     const acceptSignature = await this.#grant(decided)
@@ -121,7 +125,7 @@ class Opening {
         decisionSignature: decided.signature,
         share: answered.share,
         acceptSignature,
-        leaseMs: this.#context.leaseMs,
+        leaseMs: this.#leaseMs(),
         sealed: isMoved ? this.#seal(asker, askerSession, sha256(decided.decision)) : undefined,
       },
     }
@@ -299,7 +303,6 @@ class Opening {
   /** GRANT and ACCEPT: step 7, the pseudo-address encrypted for the target. @returns its 64-byte acceptance */
   async #grant({ decision, signature, logged }: SignedDecision): Promise<Uint8Array> {
     const { answerer, answererSession } = this.#meeting
-    const context = this.#context
     const channel = this.#channel
     const ended = Promise.withResolvers<void>()
     try {
@@ -311,7 +314,7 @@ class Opening {
           decision,
           decisionSignature: signature,
           sealed: this.#seal(answerer, answererSession, sha256(decision)),
-          leaseMs: context.leaseMs,
+          leaseMs: this.#leaseMs(),
         },
         "ACCEPT",
         ({ fields }) => {
@@ -335,8 +338,21 @@ class Opening {
     }
   }
 
-  /** What was found holds now, or the decision is void: the steps before took up to 20 seconds. */
+  /** As later ones: it ends that long after the older of both measurements. */
+  #leaseMs(): number {
+    return Math.max(1, Math.floor(this.#context.leaseMs - this.#proofAgeMs()))
+  }
+
+  #proofAgeMs(): number {
+    const { asker, answerer } = this.#channel
+    return performance.now() - Math.min(asker.measuredMs, answerer.measuredMs)
+  }
+
+  /** What was found holds now, or the decision is void. */
   #confirm(): void {
+    if (this.#proofAgeMs() > MAX_PROOF_AGE_MS) {
+      throw new MvmError("timeout", "what both ends have proven is too old by now", { hint: "try again" })
+    }
     const { asker, askerSession, answerer, answererSession, target } = this.#meeting
     stillThere(asker, askerSession)
     stillThere(answerer, answererSession)
@@ -359,8 +375,12 @@ class Opening {
 
 /** @throws MvmError `aborted` when somebody ended the channel meanwhile: it stays ended. */
 function advance(channel: Channel, to: ChannelState): void {
-  if (channel.state === "closed") {
-    throw new MvmError("aborted", channel.endReason ?? "the channel was ended while it was opened")
-  }
+  requireLive(channel)
   channel.state = to
+}
+
+/** @throws MvmError `aborted`. */
+function requireLive({ state, endReason }: Channel): void {
+  if (state !== "closed") return
+  throw new MvmError("aborted", endReason ?? "the channel was ended while it was opened")
 }

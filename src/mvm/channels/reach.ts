@@ -106,7 +106,7 @@ export class Reach {
     const reach = (service: string): string | undefined => {
       const { action, target, constraints } = decide(policy, { ...question, service })
       const kind = this.#context.registry.getVm(target)?.kind
-      if (action !== "allow" || kind === undefined) return undefined
+      if (action !== "allow" || kind === undefined || target === question.from.name) return undefined
       const keepers = [asker.session?.kind, kind === "local" ? "agent" : "kernel"] as const
       const isCounted = keepers.every((keeper) => keeper && constraints.measurement.includes(keeper))
       return isCounted ? target : undefined

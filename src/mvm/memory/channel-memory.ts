@@ -16,6 +16,8 @@ export interface ChannelMemory {
   readonly ringBytes: number
   /** The region's */
   readonly lengthBytes: number
+  /** What is taken for it of all memory of its kind */
+  readonly costBytes: number
   /** What the next life of the MVM finds it by */
   readonly stored: StoredMemory
   /** Where the member finds it, for the grant that is sealed to it. */
@@ -26,6 +28,8 @@ export interface ChannelMemory {
   peek(lengthBytes: number): Uint8Array
   /** Neither end may use it any more. Who does not let go of it soon has it taken away, where that can be done. */
   revoke(): void
+  /** The channel is over, or one end is done with it: as {@link revoke}, with more time, and nobody's fault. */
+  expire(): void
   /** No end can touch it any more, or none ever could. */
   free(): void
 }
@@ -73,6 +77,10 @@ export class ArenaMemory implements ChannelMemory {
     return new ArenaMemory(arena, region, ringBytes)
   }
 
+  get costBytes(): number {
+    return this.lengthBytes
+  }
+
   get stored(): StoredMemory {
     return { kind: "arena", offset: this.region.offset, ringBytes: this.ringBytes }
   }
@@ -89,6 +97,8 @@ export class ArenaMemory implements ChannelMemory {
 
   /** Every VM maps the arena as long as it runs. */
   revoke(): void {}
+
+  expire(): void {}
 
   free(): void {
     this.#arena.free(this.region)

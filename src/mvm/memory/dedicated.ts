@@ -43,6 +43,8 @@ export interface DedicatedOptions {
   readonly askAgainMs?: number | undefined
   /** How long a guest has for one request to let go, if not as long as usual */
   readonly requestMs?: number | undefined
+  /** How long an end of a channel that is over may keep its memory, if not as long as usual */
+  readonly endGraceMs?: number | undefined
 }
 
 export interface DedicatedParts {
@@ -108,8 +110,7 @@ export class Dedicated implements LeaseOwner {
    * @throws MvmError `denied` where it cannot be done at all, `busy` where there is none left now, `no_space`, `io`.
    */
   reserve(asker: VmRecord, answerer: VmRecord): ChannelMemory {
-    const members = asker.uuid === answerer.uuid ? [asker] : [asker, answerer]
-    const holders = members.map(({ uuid, name, kind }) => ({ uuid, name, isVm: kind !== "local" }))
+    const holders = [asker, answerer].map(({ uuid, name, kind }) => ({ uuid, name, isVm: kind !== "local" }))
     const kept = this.holdings.idleOf(holders)[0]
     if (kept) {
       kept.prepare()
@@ -216,7 +217,7 @@ export class Dedicated implements LeaseOwner {
   #lease(holding: Holding): ChannelMemory {
     this.#stopTimer(holding)
     holding.use = "used"
-    const lease = new Lease(holding, this)
+    const lease = new Lease(holding, this, this.#options.endGraceMs)
     this.#leases.set(holding, lease)
     return lease
   }

@@ -55,6 +55,10 @@ export class FileMemory implements ChannelMemory {
     return new FileMemory(stored, onGone)
   }
 
+  get costBytes(): number {
+    return this.lengthBytes
+  }
+
   place(): Place {
     return { tag: fromHex(this.stored.tag), path: this.stored.path, offset: 0 }
   }
@@ -74,6 +78,8 @@ export class FileMemory implements ChannelMemory {
   revoke(): void {
     rmSync(this.stored.path, { force: true })
   }
+
+  expire(): void {}
 
   free(): void {
     this.revoke()

@@ -13,7 +13,7 @@ import { random } from "../../lib/crypto.ts"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import { punchHole } from "../../platform/posix.ts"
-import { createSharedFile, readAt, requireRoom, writeAt } from "../../platform/shared-file.ts"
+import { allocate, createSharedFile, readAt, requireRoom, writeAt } from "../../platform/shared-file.ts"
 import { regionBytes, regionLayout } from "../../ring/layout.ts"
 import type { Place } from "../../tcb/grant.ts"
 import { Plug, type PlugState } from "./plug.ts"
@@ -183,6 +183,7 @@ export class Holding {
     if (this.#fd === undefined) return
     requireRoom(this.path, this.lengthBytes)
     this.zero()
+    allocate(this.#fd, this.lengthBytes)
     writeAt(this.#fd, regionLayout(this.ringBytes, this.tag).header, 0)
   }
 

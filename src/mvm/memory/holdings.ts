@@ -112,10 +112,15 @@ export class Holdings {
     return { free: this.#freeBuses(uuid).length, all: buses?.length ?? 0, known: buses !== undefined }
   }
 
-  /** Gives a memory to every VM of its pair that lacks it. @throws MvmError `busy`, `qemu`, `timeout`. */
+  /**
+   * Gives a memory to every VM of its pair that lacks it.
+   *
+   * @throws MvmError `busy`, `qemu`, `timeout`; `aborted` when no channel uses it any more.
+   */
   async attach(holding: Holding): Promise<void> {
+    requireUsed(holding)
     const absent = holding.ends.flatMap(({ plug }) => (plug?.state === "absent" ? [plug] : []))
-    await Promise.all(absent.map((plug) => this.#plugIn(plug)))
+    await Promise.all(absent.map((plug) => this.#plugIn(holding, plug)))
   }
 
   /** As {@link Holding.retire}. */
@@ -130,7 +135,7 @@ export class Holdings {
     const devices = await this.#plugger.plugged(uuid)
     for (const holding of this.all()) {
       const plug = holding.plugOf(uuid)
-      if (plug?.state === "plugged" && !devices.has(holding.deviceId)) plug.gone("vm ended")
+      if (plug?.state === "plugged" && !devices.has(holding.deviceId)) plug.gone("unplugged")
       else if (plug && holding.use === "retired") void this.retire(holding)
     }
     for (const id of devices) {
@@ -157,15 +162,23 @@ export class Holdings {
   }
 
   /** What is kept makes room. */
-  async #plugIn(plug: Plug): Promise<void> {
+  async #plugIn(holding: Holding, plug: Plug): Promise<void> {
     for (;;) {
+      // It may have been given back while another made room.
+      requireUsed(holding)
       const bus = this.#freeBuses(plug.uuid)[0]
       if (bus !== undefined) return plug.plug(bus)
       const kept = this.all()
-        .filter((holding) => holding.use === "idle" && holding.plugOf(plug.uuid))
+        .filter((other) => other.use === "idle" && other.plugOf(plug.uuid))
         .sort((a, b) => a.usedMs - b.usedMs)[0]
       if (!kept) throw new MvmError("busy", "no free place for a device of shared memory")
-      await this.retire(kept)
+      const letGo = this.retire(kept)
+      // The other VM that has it may take its time, or never let go.
+      const own = kept.plugOf(plug.uuid)
+      await Promise.race([letGo, own?.unplug()])
+      if (own && own.state !== "absent") {
+        throw new MvmError("busy", "a kept device was to make room, and its guest does not let go of it")
+      }
     }
   }
 
@@ -177,4 +190,9 @@ export class Holdings {
     }
     return free
   }
+}
+
+/** What is no channel's any more has no name either: QEMU would make another file in its place. */
+function requireUsed({ use, id }: Holding): void {
+  if (use !== "used") throw new MvmError("aborted", `the memory ${id} was given back meanwhile`)
 }

@@ -100,6 +100,8 @@ export class Plug {
   /** Resolves when the guest let go, has ignored every request, or cannot be asked now. */
   async unplug(): Promise<void> {
     await this.#settled
+    // Somebody else asked already.
+    if (this.#state === "unplugging") return this.#settled
     if (step(this.#state, "unplug") === undefined) return
     this.#step("unplug")
     this.#settled = this.#askBack()

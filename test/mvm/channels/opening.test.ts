@@ -1,7 +1,4 @@
 import { describe, expect, test } from "bun:test"
-import { parseDecision } from "../../../src/channel/decision.ts"
-import { sha256 } from "../../../src/lib/crypto.ts"
-import { MvmError } from "../../../src/lib/errors.ts"
 import { Arena } from "../../../src/mvm/channels/arena.ts"
 import { Broker } from "../../../src/mvm/broker.ts"
 import { ChannelStore } from "../../../src/mvm/state/channel-store.ts"
@@ -206,64 +203,12 @@ describe("a channel that is being opened", () => {
   })
 })
 
-describe("memory of a channel's own that one end cannot be given", () => {
-  const RULE =
-    '[[rule]]\nservice = "@any"\nfrom = "@any"\nto = "@any"\naction = "allow"\nmeasurement = "agent"\n'
-
-  /** As when the place in a VM is taken by another device. */
-  async function withoutPlaces(policy: string) {
-    const mvm = await ScriptedMvm.start({ policy })
-    const { dedicated } = mvm.context
-    const reserve = dedicated.reserve.bind(dedicated)
-    dedicated.reserve = (...ends) => {
-      const memory = reserve(...ends)
-      memory.attach = () => Promise.reject(new MvmError("qemu", "device_add: the slot is in use"))
-      return memory
-    }
-    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
-    await b.offer()
-    const { fields } = await a.alloc("b")
-    const { opened, grant } = await a.request(fields)
-    return { mvm, a, b, opened, allocated: grant, proven: await b.prove() }
-  }
-
-  test("becomes a region of the arena, and both ends hear so before either decides", async () => {
-    const { mvm, a, b, opened, allocated, proven } = await withoutPlaces(RULE)
-    const held = await b.accept(proven)
-    const { fields } = await opened
-    const decision = parseDecision(fields.decision)
-    expect(decision.isolation).toBe("arena")
-    expect(allocated.path).not.toBe("")
-    const placed = await a.openGrant(fields.channelId, sha256(fields.decision), fields.sealed!)
-    for (const grant of [placed, held.grant]) {
-      const { path, offset, ringBytes } = grant
-      expect({ path, offset, ringBytes }).toEqual({ path: "", offset: 0, ringBytes: decision.ringBytes })
-    }
-    expect(placed.laddress).toEqual(allocated.laddress)
-    expect(mvm.context.dedicated.view).toMatchObject({ used: 0, usedBytes: 0 })
-    expect(mvm.context.arena.freeBytes).toBeLessThan(mvm.context.arena.sizeBytes)
-    const [channel] = mvm.context.channels.all()
-    expect(channel?.memory?.stored.kind).toBe("arena")
-  })
-
-  test("is not made good by the arena where the rule demands it", async () => {
-    const { mvm, b, opened } = await withoutPlaces(`${RULE}isolation = "dedicated"\n`)
-    expect((await refusal(opened)).status).not.toBe(0)
-    await b.hear("ABORT")
-    expect(b.heard.map(({ name }) => name)).not.toContain("GRANT")
-    expect(mvm.context.dedicated.view.usedBytes).toBe(0)
-    expect(mvm.context.arena.freeBytes).toBe(mvm.context.arena.sizeBytes)
-  })
-
-  test("is what ALLOCATED said where it can be given", async () => {
-    const mvm = await ScriptedMvm.start({ policy: RULE })
-    const [a, b] = [await mvm.member("a"), await mvm.member("b")]
-    await b.offer()
-    const { opened } = await a.request((await a.alloc("b")).fields)
-    await b.accept(await b.prove())
-    const { fields } = await opened
-    expect([parseDecision(fields.decision).isolation, fields.sealed]).toEqual(["dedicated", undefined])
-  })
+test("a member has no channel to itself: its ends could not be told apart", async () => {
+  const mvm = await ScriptedMvm.start()
+  const a = await mvm.member("a")
+  await a.offer()
+  expect((await refusal(a.alloc("a"))).code).toBe("denied")
+  expect(mvm.context.channels.size).toBe(0)
 })
 
 describe("regions", () => {
