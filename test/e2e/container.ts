@@ -31,9 +31,10 @@ export class Container {
 
   private constructor() {}
 
-  static async make(): Promise<Container> {
+  /** @param more words for scripts/debian-root */
+  static async make(...more: string[]): Promise<Container> {
     const container = new Container()
-    const lower = await mustRun([join(ROOT, "scripts/debian-root"), "--quiet"])
+    const lower = await mustRun([join(ROOT, "scripts/debian-root"), "--quiet", ...more])
     for (const name of ["root", "upper", "work"]) mkdirSync(join(container.#folder, name))
     const at = (name: string): string => join(container.#folder, name)
     const layers = `lowerdir=${lower.trim()},upperdir=${at("upper")},workdir=${at("work")}`
