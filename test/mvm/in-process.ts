@@ -82,7 +82,7 @@ export class InProcess {
     for (const agent of this.#agents) agent.stop()
     const { vms, context } = this.running.mvm
     for (const record of context.registry.listVms()) {
-      if (vms.isRunning(record.uuid)) await vms.stop(record, true)
+      if (vms.isRunning(record.uuid)) await vms.stop(record)
     }
     await this.running.stop()
   }

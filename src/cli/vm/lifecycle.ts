@@ -10,6 +10,7 @@ import { WaitingLine, print, suggest } from "../output.ts"
 import { nameOrAll, startAll, stopAll } from "./all.ts"
 
 const DEFAULT_WAIT_MS = 120_000
+const DEFAULT_SHUTDOWN_MS = 60_000
 
 export const vmStart: CommandSpec = {
   usage: "vm start [name]",
@@ -44,14 +45,16 @@ export const vmStop: CommandSpec = {
   options: [
     STATE_OPTION,
     { flags: "--all", description: "every VM that this MVM started, in place of one" },
+    { flags: "--timeout <time>", description: "how long its guest has; then it runs on (default 1m)" },
     { flags: "--force", description: "at once, without asking the guest" },
   ],
-  examples: ["vm stop web", "vm stop web --force", "vm stop --all"],
+  examples: ["vm stop web", "vm stop web --timeout 5m", "vm stop web --force", "vm stop --all"],
   async run(call) {
     const name = nameOrAll(call)
-    if (name === undefined) return stopAll(call, { force: call.flag("force") })
+    const [force, timeoutMs] = [call.flag("force"), call.durationMs("timeout", DEFAULT_SHUTDOWN_MS)]
+    if (name === undefined) return stopAll(call, { force, timeoutMs })
     const line = new WaitingLine(`waiting for ${name} to shut down`)
-    await ask(call, "vm.stop", { name, force: call.flag("force") }).finally(() => line.end())
+    await ask(call, "vm.stop", { name, force, timeoutMs }).finally(() => line.end())
   },
 }
 

@@ -17,7 +17,7 @@ import { measureHandlers } from "./measure.ts"
 import { nameHandlers } from "./names.ts"
 import { policyHandlers } from "./policy.ts"
 import { referenceHandlers } from "./reference.ts"
-import { boolean, configOf, integer, text, texts } from "./params.ts"
+import { boolean, configOf, integer, optionalInteger, text, texts } from "./params.ts"
 import type { VmRecord } from "../state/registry.ts"
 import type { Mvm } from "../context.ts"
 import { kindOf, referenceValues } from "../reference/values.ts"
@@ -90,7 +90,10 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
       if (record.kind === "local" && member?.session && vms.isRunning(record.uuid)) {
         member.link.send("STOP", { reason: "stopped by the operator" })
       }
-      return vms.stop(record, boolean(params, "force"))
+      return vms.stop(record, {
+        force: boolean(params, "force"),
+        timeoutMs: optionalInteger(params, "timeoutMs"),
+      })
     },
     "vm.list": () => context.registry.listVms().map((record) => summarise(mvm, record)),
     "vm.show": (params) => show(mvm, vms.require(text(params, "name"))),

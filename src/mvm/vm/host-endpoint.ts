@@ -99,7 +99,7 @@ export class HostEndpoint {
     const { vms, registry } = this.#parts
     await this.#endAgent()
     const record = registry.getVm(HOST_NAME)
-    if (record?.kind === "local" && vms.isRunning(record.uuid)) await vms.stop(record, true)
+    if (record?.kind === "local" && vms.isRunning(record.uuid)) await vms.stop(record)
   }
 
   /** Two who use it at once make it once. */

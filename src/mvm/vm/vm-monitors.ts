@@ -11,6 +11,7 @@ import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
 import { Qmp } from "../../platform/qmp.ts"
 
 const CONNECT_MS = 10_000
+const POWERDOWN_MS = 10_000
 
 /** Ends that would have been resets, had the machine not been told to end then: by its guest, or by its operator. */
 const RESETS = ["guest-reset", "host-qmp-system-reset"]
@@ -98,8 +99,12 @@ export class VmMonitors {
   async powerdown(uuid: string): Promise<boolean> {
     const monitor = this.#monitors.get(uuid)
     if (!monitor) return false
-    await monitor.execute("system_powerdown").catch(() => undefined)
-    return true
+    try {
+      await monitor.execute("system_powerdown", undefined, POWERDOWN_MS)
+      return true
+    } catch {
+      return false
+    }
   }
 
   close(): void {

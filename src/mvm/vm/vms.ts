@@ -9,7 +9,7 @@ import { existsSync, rmSync } from "node:fs"
 import { resolve } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
-import { endProcess, isRunning } from "../../platform/process.ts"
+import { endProcess } from "../../platform/process.ts"
 import { requireFiles } from "../../platform/qemu.ts"
 import { keepConsoleLogShort } from "./console-log.ts"
 import { isFollowed } from "./followed/access.ts"
@@ -18,6 +18,7 @@ import type { Machines } from "./followed/machines.ts"
 import type { VmConfig, VmRecord } from "../state/registry.ts"
 import { Halts } from "./halts.ts"
 import { Restarts } from "./restarts.ts"
+import { Stops, type StopOptions } from "./stops.ts"
 import {
   clearRunState,
   endProcesses,
@@ -28,6 +29,7 @@ import {
   type VmPaths,
 } from "./vm-process.ts"
 import { makeMember, type CreateOptions } from "./vm-create.ts"
+import type { VmHandlers } from "./vm-handlers.ts"
 import { checkVmName } from "./vm-name.ts"
 import { STANDING_FIELDS, refuseAutostart, writeSettings } from "./vm-settings.ts"
 import { ownMonitor, type MonitorSource, type VmMonitors } from "./vm-monitors.ts"
@@ -40,19 +42,6 @@ import {
   type StartParts,
 } from "./vm-start.ts"
 
-export interface VmHandlers {
-  onCreated(record: VmRecord): void
-  /** The member's processes run: keep a link to it. `adopted`: they ran before this MVM did. */
-  onStarted(record: VmRecord, resetCount: number, adopted: boolean): void
-  /** Its processes are gone. */
-  onStopped(record: VmRecord, reason: string): void
-  onRemoved(record: VmRecord): void
-  /** A process in the VM opened the link's port, or let go of it. */
-  onPort(record: VmRecord, isOpen: boolean): void
-  /** It is being ended for what it did: nothing that it still says counts. */
-  onHalt(record: VmRecord, reason: string): void
-}
-
 export interface VmManagerParts extends StartParts {
   /** Whether new vTPMs get certificates unless told otherwise: that takes most of a second. */
   readonly certificates?: boolean
@@ -61,16 +50,14 @@ export interface VmManagerParts extends StartParts {
   readonly handlers: VmHandlers
 }
 
-/** How long a guest has for an orderly shutdown. */
-const SHUTDOWN_GRACE_MS = 15_000
+const BY_OPERATOR = "stopped by the operator"
 
 export class VmManager {
   readonly #parts: VmManagerParts
   readonly #running = new Map<string, RunState>()
   readonly #changing = new Set<string>()
   readonly #monitors: VmMonitors
-  /** VMs that end because they were told to. */
-  readonly #stopping = new Set<string>()
+  readonly #stops: Stops
   readonly #restarts = new Restarts()
   readonly #followed: FollowedVms
   readonly #halts: Halts
@@ -80,7 +67,12 @@ export class VmManager {
     this.#parts = parts
     this.#monitors = parts.monitors
     this.#followed = new FollowedVms(parts)
-    const { audit, log, handlers } = parts
+    const { audit, log, handlers, monitors } = parts
+    this.#stops = new Stops({
+      monitors,
+      ask: (record) => this.#askOtherwise(record),
+      isOver: ({ uuid }, state) => this.#running.get(uuid) !== state,
+    })
     const end = (record: VmRecord, state: RunState) => this.#end(record, state)
     this.#halts = new Halts({ audit, log, end, onHalt: (record, reason) => handlers.onHalt(record, reason) })
   }
@@ -199,20 +191,23 @@ export class VmManager {
     if (state) this.#halts.begin(record, state, reason)
   }
 
-  /** @param force end QEMU at once instead of asking the guest to shut down */
-  async stop(record: VmRecord, force: boolean): Promise<void> {
+  /**
+   * Shuts the guest down; a local endpoint's vTPM ends at once.
+   *
+   * @throws MvmError `vm_state`; as {@link Stops.shutDown}, and it runs on then; where it is ended at once, as whoever
+   *   runs it.
+   */
+  async stop(record: VmRecord, { force = false, timeoutMs }: StopOptions = {}): Promise<void> {
     const state = this.#running.get(record.uuid)
     const wasWaiting = this.#restarts.cancel(record.uuid)
     if (!state && wasWaiting) return
     if (!state) throw new MvmError("vm_state", `${record.name} is not running`)
-    await this.#changed(record.uuid, async () => {
-      this.#stopping.add(record.uuid)
-      if (!force && state.qemu && (await this.#monitors.powerdown(record.uuid))) {
-        const deadline = Date.now() + SHUTDOWN_GRACE_MS
-        while (isRunning(state.qemu) && Date.now() < deadline) await Bun.sleep(100)
-      }
-      await this.#end(record, state)
-      this.#over(record, state, "stopped by the operator")
+    await this.#stops.during(state, async () => {
+      if (!force && state.qemu) return this.#stops.shutDown(record, state, timeoutMs)
+      await this.#changed(record.uuid, async () => {
+        await this.#end(record, state)
+        this.#over(record, state, BY_OPERATOR)
+      })
     })
     await this.#parts.audit.commit("vm_stop", { vm: record.name })
   }
@@ -278,11 +273,9 @@ export class VmManager {
   async bootLocal(record: VmRecord): Promise<number> {
     return this.#changed(record.uuid, async () => {
       const old = this.#running.get(record.uuid)
-      if (old) {
-        this.#stopping.add(record.uuid)
-        await endProcesses(old)
-        this.#running.delete(record.uuid)
-      }
+      // What ends here is no end of the member.
+      this.#running.delete(record.uuid)
+      if (old) await endProcesses(old)
       const state = await startLocal(this.#parts, record)
       this.#watch(record, state)
       return state.resetCount
@@ -293,6 +286,7 @@ export class VmManager {
   close(): void {
     this.#closed = true
     this.#restarts.close()
+    this.#stops.close()
     this.#monitors.close()
     this.#followed.close()
   }
@@ -307,7 +301,6 @@ export class VmManager {
 
   #watch(record: VmRecord, state: RunState): void {
     this.#running.set(record.uuid, state)
-    this.#stopping.delete(record.uuid)
     let guestReset = false
     if (state.qemu) {
       void this.#monitors.watch(record, this.#monitorOf(record), {
@@ -333,12 +326,13 @@ export class VmManager {
     guestReset: boolean,
   ): Promise<void> {
     if (this.#closed || this.#running.get(record.uuid) !== state) return
-    if (this.#stopping.has(record.uuid)) return
     await this.#end(record, state)
     const halted = this.#halts.reasonOf(state)
-    const reason =
-      halted ?? (first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended")
-    this.#over(record, state, reason)
+    const itself = first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended"
+    const isAsked = this.#stops.isAsked(state)
+    const reason = halted ?? (isAsked ? BY_OPERATOR : itself)
+    // Who asked for it writes it down.
+    if (!this.#over(record, state, reason) || isAsked) return
     // Without its vTPM a VM can prove nothing; after a reboot of the guest it needs a new TPM boot.
     if (!halted && (first === "vtpm" || guestReset)) this.#restart(record, reason)
     await this.#parts.audit.commit("vm_exit", { vm: record.name, reason })
@@ -373,13 +367,21 @@ export class VmManager {
     return isFollowed(record) ? this.#followed.monitorOf(record) : ownMonitor(this.paths(record).qmp)
   }
 
-  #over(record: VmRecord, state: RunState, reason: string): void {
-    if (this.#running.get(record.uuid) !== state) return
+  /** Not every guest can be asked but through its monitor. */
+  async #askOtherwise(record: VmRecord): Promise<void> {
+    if (isFollowed(record)) return this.#followed.machine(record).shutdown()
+    throw new MvmError("unreachable", "its monitor does not answer")
+  }
+
+  /** @returns false where others noticed it before */
+  #over(record: VmRecord, state: RunState, reason: string): boolean {
+    if (this.#running.get(record.uuid) !== state) return false
     this.#running.delete(record.uuid)
     this.#monitors.drop(record.uuid)
     clearRunState(this.paths(record))
     this.#parts.handlers.onStopped(record, reason)
     if (isFollowed(record)) this.#followed.prepareLater(record)
+    return true
   }
 
   async #changed<T>(uuid: string, work: () => Promise<T>): Promise<T> {

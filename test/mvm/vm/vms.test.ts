@@ -1,49 +1,10 @@
 import { describe, expect, test } from "bun:test"
 import { readdirSync } from "node:fs"
-import { join } from "node:path"
-import { Log } from "../../../src/lib/log.ts"
-import { Arena } from "../../../src/mvm/channels/arena.ts"
-import { AuditCommitter } from "../../../src/mvm/state/audit-committer.ts"
-import { openAudit } from "../../../src/mvm/state/audit.ts"
-import { openRegistry } from "../../../src/mvm/state/registry.ts"
-import { VmMonitors } from "../../../src/mvm/vm/vm-monitors.ts"
 import { VmManager } from "../../../src/mvm/vm/vms.ts"
 import { endProcess, isRunning } from "../../../src/platform/process.ts"
 import { connectUnix } from "../../../src/platform/unix-socket.ts"
-import { closeLater, failure, sampleVm, scratchFolder, scratchState } from "../scratch-state.ts"
-
-async function manager() {
-  const stateDir = await scratchState()
-  const registry = openRegistry(stateDir)
-  closeLater(() => registry.close())
-  const log = new Log({ level: "error", format: "text" })
-  const audit = new AuditCommitter(openAudit(stateDir, registry), log)
-  const arena = Arena.open(join(scratchFolder(), "arena"), 1 << 20)
-  closeLater(() => arena.close())
-  const stopped: string[] = []
-  const halted: string[] = []
-  const parts = {
-    stateDir,
-    registry,
-    audit,
-    arena,
-    log,
-    monitors: new VmMonitors(log, { onMonitor: () => {}, onUnplugged: () => {} }),
-    handlers: {
-      onCreated: () => {},
-      onStarted: () => {},
-      onStopped: (_record: unknown, reason: string) => void stopped.push(reason),
-      onRemoved: () => {},
-      onPort: () => {},
-      onHalt: (_record: unknown, reason: string) => void halted.push(reason),
-    },
-  }
-  const vms = new VmManager(parts)
-  closeLater(() => vms.close())
-  const create = (name: string) =>
-    vms.create({ name, kind: "local", tags: [], config: { ...sampleVm(name).config, kernel: undefined } })
-  return { parts, stateDir, registry, audit, vms, stopped, halted, create }
-}
+import { closeLater, failure } from "../scratch-state.ts"
+import { manager } from "./manager.ts"
 
 describe("what was not done whole", () => {
   test("leaves no swtpm when a local endpoint's vTPM turns out to be an older copy", async () => {
@@ -80,7 +41,7 @@ describe("what was not done whole", () => {
     while (next.isThere(record.uuid)) await Bun.sleep(5)
     expect(stopped).toEqual(["it ended while no MVM was there"])
     await next.start(record)
-    await next.stop(record, true)
+    await next.stop(record)
   })
 })
 
@@ -111,6 +72,6 @@ describe("a member whose vTPM started again behind the MVM's back", () => {
     vms.halt(registry.getVm("a")!, "it does not run")
     expect(halted).toHaveLength(1)
     await vms.start(record)
-    await vms.stop(record, true)
+    await vms.stop(record)
   })
 })

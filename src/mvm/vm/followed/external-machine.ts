@@ -39,6 +39,10 @@ export class ExternalMachine implements Machine {
     })
   }
 
+  async shutdown(): Promise<void> {
+    throw new MvmError("unreachable", "its monitor does not answer")
+  }
+
   destroy(qemu: ProcessId): Promise<void> {
     return endProcess(qemu)
   }

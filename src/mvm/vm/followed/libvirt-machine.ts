@@ -19,6 +19,8 @@ import type { Machine } from "./machine.ts"
 const PASSING = new Set(["in shutdown", "crashed", "dying"])
 const MOST_LOOKS = 20
 const LOOK_MS = 250
+/** For libvirt to take the request, not for the guest to end. */
+const SHUTDOWN_MS = 10_000
 
 export interface LibvirtMachineParts {
   /** The member's name. */
@@ -49,6 +51,10 @@ export class LibvirtMachine implements Machine {
     }
     this.#requireElements(Domain.parse(await virsh.run(["dumpxml", "--inactive", domain])))
     await virsh.run(["start", domain])
+  }
+
+  async shutdown(): Promise<void> {
+    await this.#parts.virsh.run(["shutdown", this.#parts.domain], SHUTDOWN_MS)
   }
 
   async destroy(): Promise<void> {

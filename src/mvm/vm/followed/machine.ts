@@ -15,6 +15,8 @@ export interface Machine {
   readonly linkPortId: string
   /** @throws MvmError `vm_state` naming what is in the way, `usage` where only a person can start it. */
   start(): Promise<void>
+  /** Asks the guest to shut down, other than through its monitor. @throws MvmError where there is no such way. */
+  shutdown(): Promise<void>
   /** Ends that QEMU; it may take a moment to be gone. @throws MvmError when that cannot be asked. */
   destroy(qemu: ProcessId): Promise<void>
   /**
