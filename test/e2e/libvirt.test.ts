@@ -112,6 +112,21 @@ describe("a domain of libvirt", () => {
     expect((await mvm.show("beta")).verdict).toBe("trusted")
   }, 240_000)
 
+  test("that libvirt could not end is still followed: it ends with its vTPM once libvirt answers, and boots again", async () => {
+    const before = await mvm.show("beta")
+    await virt.killDaemon()
+    const { status, errors } = await mvm.run("vm", "stop", "beta", "--force")
+    expect({ status, errors }).toEqual({
+      status: 3,
+      errors: expect.stringContaining("libvirt does not answer") as string,
+    })
+    expect(await mvm.show("beta")).toMatchObject({ state: "running", qemuPid: before.qemuPid })
+    process.kill(before.vtpmPid!, "SIGKILL")
+    await until("a try to end it", () => /vm_end.*libvirt does not answer/.test(mvm.serveLog()))
+    await virt.startDaemon()
+    expect((await mvm.bootedAgain("beta", before)).verdict).toBe("trusted")
+  }, 240_000)
+
   test("that lacks an element when it is started is not linked, and the element is named", async () => {
     await mvm.must("vm", "stop", "beta", "--force")
     const whole = await virt.xml("beta.example")

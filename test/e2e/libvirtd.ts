@@ -27,6 +27,7 @@ export class Libvirtd {
   readonly folder = mkdtempSync(join(tmpdir(), "mvm-virt-"))
   readonly uri = `qemu+unix:///system?socket=${join(this.folder, "sockets/libvirt-sock")}`
   readonly #consoles = new Map<string, Console>()
+  #run = ""
   #daemon: Bun.Subprocess | undefined
 
   static async start(): Promise<Libvirtd> {
@@ -65,11 +66,21 @@ export class Libvirtd {
     const binds = FOLDERS.map((name) => {
       return `mkdir -p ${PLACES[name]} && mount --bind ${join(this.folder, name)} ${PLACES[name]}`
     })
-    const run = `${binds.join(" && ")} && exec libvirtd -f /etc/libvirt/libvirtd.conf -p ${join(this.folder, "pid")}`
-    this.#daemon = Bun.spawn(["unshare", "--mount", "--propagation", "private", "sh", "-c", run], {
+    this.#run = `${binds.join(" && ")} && exec libvirtd -f /etc/libvirt/libvirtd.conf -p ${join(this.folder, "pid")}`
+    await this.startDaemon()
+  }
+
+  async startDaemon(): Promise<void> {
+    this.#daemon = Bun.spawn(["unshare", "--mount", "--propagation", "private", "sh", "-c", this.#run], {
       stdio: ["ignore", "ignore", Bun.file(join(this.folder, "stderr"))],
     })
     await until("libvirtd", async () => (await this.virsh("list")).status === 0, 30_000)
+  }
+
+  /** Its domains run on. */
+  async killDaemon(): Promise<void> {
+    this.#daemon?.kill("SIGKILL")
+    await this.#daemon?.exited
   }
 
   async virsh(...args: string[]): Promise<Ran> {

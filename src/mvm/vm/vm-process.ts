@@ -6,7 +6,7 @@
  */
 
 import { mkdirSync, readFileSync, rmSync } from "node:fs"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { utf8 } from "../../lib/bytes.ts"
 import { MvmError, errnoOf } from "../../lib/errors.ts"
 import { writeDurably } from "../../platform/durable-file.ts"
@@ -115,6 +115,14 @@ function readRunState(paths: VmPaths): RunState | null | undefined {
 
 export function clearRunState(paths: VmPaths): void {
   rmSync(join(paths.run, "run.json"), { force: true })
+}
+
+/** All that a member leaves when it is removed. */
+export function removeFiles(paths: VmPaths): void {
+  for (const folder of [paths.run, resolve(paths.vtpmState, "..")]) {
+    rmSync(folder, { recursive: true, force: true })
+  }
+  for (const file of [paths.consoleLog, paths.qemuLog]) rmSync(file, { force: true })
 }
 
 /** Ends what still runs: QEMU first, so that it never sees its TPM go away. */

@@ -5,8 +5,6 @@
  * one of three states (stopped, starting or stopping, running); one change at a time.
  */
 
-import { existsSync, rmSync } from "node:fs"
-import { resolve } from "node:path"
 import { MvmError, asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
 import { endProcess } from "../../platform/process.ts"
@@ -24,6 +22,7 @@ import {
   endProcesses,
   firstExit,
   findLeftRunning,
+  removeFiles,
   vmPaths,
   type RunState,
   type VmPaths,
@@ -31,16 +30,9 @@ import {
 import { makeMember, type CreateOptions } from "./vm-create.ts"
 import type { VmHandlers } from "./vm-handlers.ts"
 import { checkVmName } from "./vm-name.ts"
-import { STANDING_FIELDS, refuseAutostart, writeSettings } from "./vm-settings.ts"
+import { STANDING_FIELDS, refuseAutostart, writeSettings, writeStartSettings } from "./vm-settings.ts"
 import { ownMonitor, type MonitorSource, type VmMonitors } from "./vm-monitors.ts"
-import {
-  absolutePaths,
-  copyFirmwareVars,
-  qemuOptions,
-  startLocal,
-  startQemu,
-  type StartParts,
-} from "./vm-start.ts"
+import { absolutePaths, qemuOptions, startLocal, startQemu, type StartParts } from "./vm-start.ts"
 
 export interface VmManagerParts extends StartParts {
   /** Whether new vTPMs get certificates unless told otherwise: that takes most of a second. */
@@ -50,6 +42,7 @@ export interface VmManagerParts extends StartParts {
   readonly handlers: VmHandlers
 }
 
+const END_RETRY_MS = 2000
 const BY_OPERATOR = "stopped by the operator"
 
 export class VmManager {
@@ -146,13 +139,8 @@ export class VmManager {
     if (this.#running.has(record.uuid)) {
       throw new MvmError("vm_state", `${record.name} is running`, { hint: `mvm vm stop ${record.name}` })
     }
-    await this.#changed(record.uuid, async () => {
-      const config = absolutePaths({ ...record.config, ...change })
-      requireFiles(qemuOptions(this.#parts, { ...record, config }, this.paths(record)))
-      const paths = this.paths(record)
-      if (config.firmware === "ovmf" && !existsSync(paths.firmwareVars))
-        copyFirmwareVars(paths, config.machine)
-      await writeSettings(this.#parts, record, { config, change, tags })
+    await this.#changed(record.uuid, () => {
+      return writeStartSettings(this.#parts, { record, paths: this.paths(record) }, change, tags)
     })
   }
 
@@ -223,9 +211,7 @@ export class VmManager {
       this.#parts.registry.removeVm(record.uuid)
       if (isFollowed(record)) this.machines.share()
       this.#parts.handlers.onRemoved(record)
-      rmSync(paths.run, { recursive: true, force: true })
-      rmSync(resolve(paths.vtpmState, ".."), { recursive: true, force: true })
-      for (const file of [paths.consoleLog, paths.qemuLog]) rmSync(file, { force: true })
+      removeFiles(paths)
       await this.#parts.audit.commit("vm_remove", { vm: record.name, uuid: record.uuid })
     })
   }
@@ -326,7 +312,7 @@ export class VmManager {
     guestReset: boolean,
   ): Promise<void> {
     if (this.#closed || this.#running.get(record.uuid) !== state) return
-    await this.#end(record, state)
+    await this.#endAtLast(record, state)
     const halted = this.#halts.reasonOf(state)
     const itself = first === "vtpm" ? "its vTPM (swtpm) ended" : guestReset ? "guest reset" : "qemu ended"
     const isAsked = this.#stops.isAsked(state)
@@ -361,6 +347,18 @@ export class VmManager {
 
   #end(record: VmRecord, state: RunState): Promise<void> {
     return isFollowed(record) ? this.#followed.end(record, state) : endProcesses(state)
+  }
+
+  /** Nobody else waits for what is left of it: whoever runs it is asked until all of it is gone. */
+  async #endAtLast(record: VmRecord, state: RunState): Promise<void> {
+    while (!this.#closed) {
+      try {
+        return await this.#end(record, state)
+      } catch (error) {
+        this.#parts.log.error("vm_end", { vm: record.name, message: asMvmError(error).message })
+        await Bun.sleep(END_RETRY_MS)
+      }
+    }
   }
 
   #monitorOf(record: VmRecord): MonitorSource {
