@@ -11,7 +11,9 @@ import type { Monitor, QmpEvent } from "./monitor.ts"
 import { connectUnix, type ByteSocket } from "./unix-socket.ts"
 
 const DEFAULT_TIMEOUT_MS = 10_000
+/** A QEMU that has just begun listens soon; one that does not is not asked without pause. */
 const CONNECT_POLL_MS = 20
+const MAX_POLL_MS = 250
 
 /** The longest line taken from QEMU. */
 const MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -45,14 +47,18 @@ export class Qmp implements Monitor {
   }
 
   /**
-   * Connects to the monitor's unix socket and enters command mode; retries until something listens there.
+   * Connects to the monitor's unix socket and enters command mode; retries until something listens there, or `ended`
+   * fires.
    *
    * @throws MvmError `unreachable` when nothing listens within `timeoutMs`, `timeout` when it does not answer, `qemu`
    *   when it closes.
    */
-  static async connect(path: string, { timeoutMs = DEFAULT_TIMEOUT_MS } = {}): Promise<Qmp> {
+  static async connect(
+    path: string,
+    { timeoutMs = DEFAULT_TIMEOUT_MS, ended }: { timeoutMs?: number; ended?: AbortSignal } = {},
+  ): Promise<Qmp> {
     const deadline = performance.now() + timeoutMs
-    return Qmp.over(await connectUntil(path, deadline), Math.max(1, deadline - performance.now()))
+    return Qmp.over(await connectUntil(path, deadline, ended), Math.max(1, deadline - performance.now()))
   }
 
   /**
@@ -176,13 +182,13 @@ export class Qmp implements Monitor {
   }
 }
 
-async function connectUntil(path: string, deadline: number): Promise<ByteSocket> {
-  for (;;) {
+async function connectUntil(path: string, deadline: number, ended?: AbortSignal): Promise<ByteSocket> {
+  for (let pollMs = CONNECT_POLL_MS; ; pollMs = Math.min(pollMs * 1.5, MAX_POLL_MS)) {
     try {
       return await connectUnix(path)
     } catch (error) {
-      if (performance.now() + CONNECT_POLL_MS > deadline) throw error
-      await Bun.sleep(CONNECT_POLL_MS)
+      if (ended?.aborted || performance.now() + pollMs > deadline) throw error
+      await Bun.sleep(pollMs)
     }
   }
 }

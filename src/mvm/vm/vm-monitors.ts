@@ -6,12 +6,15 @@
 
 import { asMvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
+import { pause } from "../../lib/pause.ts"
 import type { Monitor, QmpEvent } from "../../platform/monitor.ts"
 import { LINK_PORT_ID } from "../../platform/qemu-args.ts"
 import { Qmp } from "../../platform/qmp.ts"
 
 const CONNECT_MS = 10_000
 const POWERDOWN_MS = 10_000
+const FIRST_RETRY_MS = 500
+const MAX_RETRY_MS = 10_000
 
 /** Ends that would have been resets, had the machine not been told to end then: by its guest, or by its operator. */
 const RESETS = ["guest-reset", "host-qmp-system-reset"]
@@ -34,8 +37,8 @@ export interface VmEvents {
 export interface MonitorSource {
   /** The link's port in the monitor's words */
   readonly portId: string
-  /** @throws MvmError when it cannot be reached. */
-  connect(): Promise<Monitor>
+  /** @param ended fires when nobody wants it any more. @throws MvmError when it cannot be reached. */
+  connect(ended: AbortSignal): Promise<Monitor>
 }
 
 /** What is said of devices that are plugged into VMs. */
@@ -48,6 +51,9 @@ export interface DeviceEvents {
 
 export class VmMonitors {
   readonly #monitors = new Map<string, Monitor>()
+  /** VMs that are watched; fires when this boot of one is over. */
+  readonly #boots = new Map<string, AbortController>()
+  #isClosed = false
   readonly #log: Log
   readonly #devices: DeviceEvents
 
@@ -61,22 +67,55 @@ export class VmMonitors {
     return this.#monitors.get(uuid)
   }
 
-  /** Hears events of the VM until its monitor closes. */
+  /**
+   * Hears events of the VM until it is {@link drop}ped. A monitor that cannot be reached, or closes, is tried again,
+   * at growing intervals, as long as this boot lasts. Resolves at its end.
+   */
   async watch(vm: { uuid: string; name: string }, source: MonitorSource, events: VmEvents): Promise<void> {
+    if (this.#isClosed) return
+    this.drop(vm.uuid)
+    const ended = new AbortController()
+    this.#boots.set(vm.uuid, ended)
+    let delayMs = FIRST_RETRY_MS
+    let told: string | undefined
+    while (!ended.signal.aborted) {
+      try {
+        const monitor = await source.connect(ended.signal)
+        if (ended.signal.aborted) return monitor.close()
+        if (told !== undefined) this.#log.info("monitor_again", { vm: vm.name })
+        delayMs = FIRST_RETRY_MS
+        told = undefined
+        await this.#follow(vm, { monitor, portId: source.portId, events })
+      } catch (error) {
+        if (ended.signal.aborted) return
+        const { message } = asMvmError(error)
+        // Each try may fail for the same reason: that is said once.
+        if (message !== told) this.#log.warn("monitor", { vm: vm.name, message })
+        told = message
+      }
+      await pause(delayMs, ended.signal)
+      delayMs = Math.min(delayMs * 2, MAX_RETRY_MS)
+    }
+  }
+
+  /** Resolves when this monitor closes. */
+  async #follow(
+    vm: { uuid: string; name: string },
+    { monitor, portId, events }: { monitor: Monitor; portId: string; events: VmEvents },
+  ): Promise<void> {
+    this.#monitors.set(vm.uuid, monitor)
+    monitor.onEvent((event) => {
+      const { device } = event.data
+      if (event.name !== "DEVICE_DELETED") tell(event, portId, events)
+      else if (typeof device === "string") this.#devices.onUnplugged(vm.uuid, device)
+    })
     try {
-      const monitor = await source.connect()
-      this.#monitors.set(vm.uuid, monitor)
-      monitor.onEvent((event) => {
-        const { device } = event.data
-        if (event.name !== "DEVICE_DELETED") tell(event, source.portId, events)
-        else if (typeof device === "string") this.#devices.onUnplugged(vm.uuid, device)
-      })
       this.#devices.onMonitor(vm.uuid)
       await this.#look(vm, monitor, events)
       await monitor.closed
+    } finally {
+      monitor.close()
       if (this.#monitors.get(vm.uuid) === monitor) this.#monitors.delete(vm.uuid)
-    } catch (error) {
-      this.#log.warn("monitor", { vm: vm.name, message: asMvmError(error).message })
     }
   }
 
@@ -92,7 +131,10 @@ export class VmMonitors {
 
   /** The VM has ended. */
   drop(uuid: string): void {
+    this.#boots.get(uuid)?.abort()
+    this.#boots.delete(uuid)
     this.#monitors.get(uuid)?.close()
+    this.#monitors.delete(uuid)
   }
 
   /** Presses the power button. @returns false when no monitor answers */
@@ -108,13 +150,17 @@ export class VmMonitors {
   }
 
   close(): void {
-    for (const monitor of this.#monitors.values()) monitor.close()
+    this.#isClosed = true
+    for (const uuid of [...this.#boots.keys()]) this.drop(uuid)
   }
 }
 
 /** The monitor of a QEMU that the MVM starts. */
 export function ownMonitor(qmpSocket: string): MonitorSource {
-  return { portId: LINK_PORT_ID, connect: () => Qmp.connect(qmpSocket, { timeoutMs: CONNECT_MS }) }
+  return {
+    portId: LINK_PORT_ID,
+    connect: (ended) => Qmp.connect(qmpSocket, { timeoutMs: CONNECT_MS, ended }),
+  }
 }
 
 function tell({ name, data }: QmpEvent, portId: string, events: VmEvents): void {

@@ -53,7 +53,7 @@ export class ExternalMachine implements Machine {
     return launchFilesOfCommandLine(qemu, words, this.#machine)
   }
 
-  monitor(): Promise<Monitor> {
-    return Qmp.connect(this.#parts.qmpSocket, { timeoutMs: CONNECT_MS })
+  monitor(ended: AbortSignal): Promise<Monitor> {
+    return Qmp.connect(this.#parts.qmpSocket, { timeoutMs: CONNECT_MS, ended })
   }
 }

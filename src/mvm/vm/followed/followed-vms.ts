@@ -74,7 +74,7 @@ export class FollowedVms {
 
   monitorOf(record: VmRecord): MonitorSource {
     const machine = this.machine(record)
-    return { portId: machine.linkPortId, connect: () => machine.monitor() }
+    return { portId: machine.linkPortId, connect: (ended) => machine.monitor(ended) }
   }
 
   /** Checks the vTPM and keeps it ready for the next QEMU. @throws MvmError as the start of a vTPM. */

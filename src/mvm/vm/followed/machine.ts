@@ -25,6 +25,6 @@ export interface Machine {
    * @throws MvmError `vm_state` naming what is not as the MVM needs it, or that it is another machine's; `io`.
    */
   inspect(qemu: ProcessId): Promise<LaunchFiles>
-  /** @throws MvmError `timeout` when that QEMU has none for the MVM. */
-  monitor(): Promise<Monitor>
+  /** @param ended fires when it is wanted no more. @throws MvmError `timeout` when that QEMU has none for the MVM. */
+  monitor(ended: AbortSignal): Promise<Monitor>
 }
