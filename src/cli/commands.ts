@@ -42,7 +42,7 @@ import { statusCommand } from "./status.ts"
 import { vmConsole } from "./vm/console.ts"
 import { vmCertificate } from "./vm/certificate.ts"
 import { vmCreate } from "./vm/create.ts"
-import { vmRemove, vmStart, vmStop, vmWait } from "./vm/lifecycle.ts"
+import { vmReboot, vmRemove, vmStart, vmStop, vmWait } from "./vm/lifecycle.ts"
 import { vmList, vmShow } from "./vm/list.ts"
 import { vmLibvirtXml, vmQemuArgs } from "./vm/machine.ts"
 import { vmSet } from "./vm/set.ts"
@@ -57,6 +57,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   vmStart,
   vmWait,
   vmStop,
+  vmReboot,
   vmSet,
   vmRemove,
   vmList,

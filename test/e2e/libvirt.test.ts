@@ -7,6 +7,10 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { join } from "node:path"
+import { Log } from "../../src/lib/log.ts"
+import { LibvirtMachine } from "../../src/mvm/vm/followed/libvirt-machine.ts"
+import { VirshEvents } from "../../src/platform/libvirt/events.ts"
+import { Virsh } from "../../src/platform/libvirt/virsh.ts"
 import { kernelAppend } from "../../src/platform/qemu-args.ts"
 import { Qmp } from "../../src/platform/qmp.ts"
 import { Console } from "./console.ts"
@@ -59,7 +63,12 @@ describe("a domain of libvirt", () => {
 
   test("gets its elements with --apply, once, and keeps what was in it", async () => {
     expect(await adopt("alpha", "alpha.example", "--apply")).toMatchObject({ status: 0 })
-    expect(await adopt("beta", "beta.example", "--apply")).toMatchObject({ status: 0 })
+    expect(await adopt("beta", "beta.example", "--apply")).toMatchObject({
+      status: 0,
+      errors: expect.stringContaining(
+        "virsh reboot now powers beta.example off: use mvm vm reboot beta",
+      ) as string,
+    })
     const xml = await virt.xml("alpha.example")
     for (const part of ["ivshmem-plain", "org.mvm.0", "<on_reboot>destroy", "suspend-to-mem enabled='no'"]) {
       expect(xml).toContain(part)
@@ -112,6 +121,19 @@ describe("a domain of libvirt", () => {
     expect((await mvm.show("beta")).verdict).toBe("trusted")
   }, 240_000)
 
+  test("is rebooted in order by the MVM, where virsh reboot powers it off", async () => {
+    const before = await mvm.show("beta")
+    await mvm.must("vm", "reboot", "beta", "--wait", "3m")
+    const after = await mvm.bootedAgain("beta", before)
+    expect([after.verdict, after.qemuPid === before.qemuPid]).toEqual(["trusted", false])
+    const [last] = await mvm.json<{ vm: string }[]>("audit", "list", "--kind", "vm_stop")
+    expect(last?.vm).toBe("beta")
+    await virt.must("reboot", "beta.example", "--mode", "acpi")
+    await until("beta to be off", async () => (await virt.state("beta.example")) === "shut off")
+    await mvm.must("vm", "start", "beta")
+    await mvm.linked("beta")
+  }, 240_000)
+
   test("that libvirt could not end is still followed: it ends with its vTPM once libvirt answers, and boots again", async () => {
     const before = await mvm.show("beta")
     await virt.killDaemon()
@@ -127,8 +149,16 @@ describe("a domain of libvirt", () => {
     expect((await mvm.bootedAgain("beta", before)).verdict).toBe("trusted")
   }, 240_000)
 
+  test("is asked to shut down through libvirt where its monitor is not to be had", async () => {
+    const { config } = (await mvm.show("beta")) as unknown as { config: { libvirt: { domain: string } } }
+    const virsh = new Virsh(virt.uri)
+    const events = new VirshEvents(virsh, new Log({ level: "error", format: "text" }))
+    const parts = { arena: undefined, vtpmSocket: "", linkSocket: "" }
+    await new LibvirtMachine({ vm: "beta", domain: config.libvirt.domain, virsh, events, parts }).shutdown()
+    await until("beta to be stopped", async () => (await mvm.show("beta")).state === "stopped")
+  }, 120_000)
+
   test("that lacks an element when it is started is not linked, and the element is named", async () => {
-    await mvm.must("vm", "stop", "beta", "--force")
     const whole = await virt.xml("beta.example")
     await virt.redefine(whole.replace(/<pm>[^]*<\/pm>/, ""))
     expect(await mvm.run("vm", "start", "beta")).toMatchObject({

@@ -44,6 +44,7 @@ const DRIVES: readonly Drive[] = [
   { verb: "vm wait", rest: "idle", waits: "waiting for th" },
   { verb: "guest agent", rest: "--local idle", waits: "linked", isDaemon: true },
   { verb: "vm stop", rest: "spare", once: true },
+  { verb: "vm reboot", rest: "spare", status: 2 },
   { verb: "vm set", rest: "a --tag x" },
   { verb: "vm list", prints: true },
   { verb: "vm show", rest: "a", prints: true },

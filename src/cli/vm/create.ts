@@ -136,6 +136,7 @@ async function adopt(call: Call, request: { readonly name: string; readonly doma
   }
   if (missing.length === 0) {
     print(`${name} ${uuid}`)
+    note(`virsh reboot now powers ${domain} off: use mvm vm reboot ${name}, or the guest's own reboot`)
     return suggest(NEXT.libvirt(name))
   }
   printElements(adopted.elements)

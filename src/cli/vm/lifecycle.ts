@@ -1,16 +1,20 @@
 /**
  * @module cli/vm/lifecycle
  *
- * start, stop and rm: one name each, and waiting where that is asked for.
+ * start, stop, reboot and rm: one name each, and waiting where that is asked for.
  */
 
-import type { Call, CommandSpec } from "../command.ts"
+import type { Call, CommandSpec, OptionSpec } from "../command.ts"
 import { STATE_OPTION, ask } from "../connect.ts"
 import { WaitingLine, print, suggest } from "../output.ts"
 import { nameOrAll, startAll, stopAll } from "./all.ts"
 
 const DEFAULT_WAIT_MS = 120_000
 const DEFAULT_SHUTDOWN_MS = 60_000
+const SHUTDOWN_OPTION: OptionSpec = {
+  flags: "--timeout <time>",
+  description: "how long its guest has to shut down; then it runs on (default 1m)",
+}
 
 export const vmStart: CommandSpec = {
   usage: "vm start [name]",
@@ -45,7 +49,7 @@ export const vmStop: CommandSpec = {
   options: [
     STATE_OPTION,
     { flags: "--all", description: "every VM that this MVM started, in place of one" },
-    { flags: "--timeout <time>", description: "how long its guest has; then it runs on (default 1m)" },
+    SHUTDOWN_OPTION,
     { flags: "--force", description: "at once, without asking the guest" },
   ],
   examples: ["vm stop web", "vm stop web --timeout 5m", "vm stop web --force", "vm stop --all"],
@@ -55,6 +59,25 @@ export const vmStop: CommandSpec = {
     if (name === undefined) return stopAll(call, { force, timeoutMs })
     const line = new WaitingLine(`waiting for ${name} to shut down`)
     await ask(call, "vm.stop", { name, force, timeoutMs }).finally(() => line.end())
+  },
+}
+
+export const vmReboot: CommandSpec = {
+  usage: "vm reboot <name>",
+  summary: "shut a VM down and start it again",
+  options: [
+    STATE_OPTION,
+    SHUTDOWN_OPTION,
+    { flags: "--wait [time]", description: "wait until its agent is linked again (default up to 2m)" },
+  ],
+  examples: ["vm reboot web", "vm reboot web --wait"],
+  async run(call) {
+    const name = call.arg(0)
+    const timeoutMs = call.durationMs("timeout", DEFAULT_SHUTDOWN_MS)
+    const waitMs = call.durationMs("wait", DEFAULT_WAIT_MS)
+    const line = new WaitingLine(`waiting for ${name} to shut down`)
+    await ask(call, "vm.reboot", { name, timeoutMs }).finally(() => line.end())
+    if (call.given("wait")) await waitForAgent(call, name, waitMs)
   },
 }
 

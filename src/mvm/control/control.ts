@@ -95,6 +95,10 @@ function vmHandlers(mvm: Mvm): Record<string, Handler> {
         timeoutMs: optionalInteger(params, "timeoutMs"),
       })
     },
+    "vm.reboot": (params) => {
+      const timeoutMs = optionalInteger(params, "timeoutMs")
+      return vms.reboot(vms.require(text(params, "name")), { timeoutMs })
+    },
     "vm.list": () => context.registry.listVms().map((record) => summarise(mvm, record)),
     "vm.show": (params) => show(mvm, vms.require(text(params, "name"))),
     "vm.certificate": (params) => {

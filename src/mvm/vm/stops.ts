@@ -102,6 +102,16 @@ export class Stops {
   }
 }
 
+/** @throws MvmError `usage` for a member that the MVM cannot start again. */
+export function requireRebootable({ name, kind }: VmRecord): void {
+  if (kind === "local")
+    throw new MvmError("usage", `${name} is a local endpoint, which has no machine to reboot`)
+  if (kind !== "external") return
+  throw new MvmError("usage", `${name} is started by hand: the MVM could shut it down, not start it again`, {
+    hint: `mvm vm stop ${name}, then start its QEMU`,
+  })
+}
+
 function forceHint({ name }: VmRecord): string {
   return `mvm vm stop ${name} --force ends it at once`
 }

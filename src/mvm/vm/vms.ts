@@ -16,7 +16,7 @@ import type { Machines } from "./followed/machines.ts"
 import type { VmConfig, VmRecord } from "../state/registry.ts"
 import { Halts } from "./halts.ts"
 import { Restarts } from "./restarts.ts"
-import { Stops, type StopOptions } from "./stops.ts"
+import { Stops, requireRebootable, type StopOptions } from "./stops.ts"
 import {
   clearRunState,
   endProcesses,
@@ -200,18 +200,24 @@ export class VmManager {
     await this.#parts.audit.commit("vm_stop", { vm: record.name })
   }
 
+  /** Shuts the guest down and starts it again, as a boot that begins with a checked vTPM. @throws as both; `usage`. */
+  async reboot(record: VmRecord, options: StopOptions): Promise<void> {
+    requireRebootable(record)
+    await this.stop(record, options)
+    await this.start(record)
+  }
+
   /** Removes a stopped VM with its vTPM. Its UUID is never used again. */
   async remove(record: VmRecord): Promise<void> {
     if (this.#running.has(record.uuid)) {
       throw new MvmError("vm_state", `${record.name} is running`, { hint: `mvm vm stop ${record.name}` })
     }
     await this.#changed(record.uuid, async () => {
-      const paths = this.paths(record)
       if (isFollowed(record)) await this.#followed.forget(record)
       this.#parts.registry.removeVm(record.uuid)
       if (isFollowed(record)) this.machines.share()
       this.#parts.handlers.onRemoved(record)
-      removeFiles(paths)
+      removeFiles(this.paths(record))
       await this.#parts.audit.commit("vm_remove", { vm: record.name, uuid: record.uuid })
     })
   }

@@ -90,3 +90,30 @@ test("a VM whose monitor does not answer is left alone at once, and the way to e
   expect([status, hint, isRunning(qemu)]).toEqual([3, "mvm vm stop a --force ends it at once", true])
   await end()
 }, 30_000)
+
+describe("a reboot", () => {
+  test("is an end in order and another start, and neither where the guest does not shut down", async () => {
+    const { vms, record, qemu, stopped, end } = await deaf()
+    expect((await failure(() => vms.reboot(record, { timeoutMs: 100 }))).code).toBe("timeout")
+    expect([vms.runState(record.uuid)!.qemu, stopped]).toEqual([qemu, []])
+    const rebooting = vms.reboot(record, {})
+    await Bun.sleep(200)
+    signalProcess(qemu, "SIGTERM")
+    await rebooting
+    expect(vms.runState(record.uuid)!.qemu!.pid).not.toBe(qemu.pid)
+    expect(stopped).toEqual(["stopped by the operator"])
+    await end()
+  }, 30_000)
+
+  test("is none for what the MVM could not start again", async () => {
+    const { vms, create, createDeaf } = await manager()
+    const local = await create("l")
+    await vms.start(local)
+    for (const record of [local, await createDeaf("x", "external")]) {
+      expect((await failure(() => vms.reboot(record, {}))).code).toBe("usage")
+      expect(vms.isRunning(record.uuid)).toBe(record === local)
+    }
+    await vms.stop(local)
+    await vms.remove(vms.require("x"))
+  }, 30_000)
+})
