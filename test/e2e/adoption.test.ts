@@ -106,6 +106,23 @@ test("a controller that came with the MVM's elements stays with what was put on 
   await vms.remove(record())
 })
 
+test("a domain with a managed save is neither adopted nor started, and the command that removes it is named", async () => {
+  const name = "saved & kept.example"
+  await virt.define("saved &amp; kept.example")
+  const { vms, adopt, record } = await mvm()
+  await adopt(name, false)
+  await virt.must("start", name, "--paused")
+  await virt.must("managedsave", name)
+  for (const work of [() => adopt(name, true), () => vms.start(record())]) {
+    const { code, message, hint } = await failure(work)
+    expect([code, message]).toEqual(["vm_state", expect.stringContaining(`${name} has a managed save`)])
+    expect(hint).toStartWith(`virsh -c '${virt.uri}' managedsave-remove '${name}'`)
+  }
+  await virt.must("managedsave-remove", name)
+  await adopt(name, true)
+  await vms.remove(record())
+})
+
 test("a domain of a VM without a memory device gets none", async () => {
   await virt.define("relayed.example")
   const { vms, adopt, record } = await mvm()

@@ -21,6 +21,7 @@ import {
   removeElements,
   type MvmParts,
 } from "../../../platform/libvirt/elements.ts"
+import { domainInfo, requireNoManagedSave, type DomainInfo } from "../../../platform/libvirt/info.ts"
 import { Virsh } from "../../../platform/libvirt/virsh.ts"
 import type { Arena } from "../../channels/arena.ts"
 import type { VmConfig, VmRecord } from "../../state/registry.ts"
@@ -83,7 +84,9 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   // Firmware that cannot be vouched for is refused before anything is made.
   const { machine } = domain.launchFiles()
   const missing = missingElements(domain, needed)
-  await requirePersistent(virsh, domain)
+  const info = await domainInfo(virsh, domain.uuid)
+  requirePersistent(virsh, domain, info)
+  requireNoManagedSave(virsh, domain.name, info)
   if (apply && missing.length > 0) await requireShutOff(virsh, domain, missing)
   const capabilities = await virsh.run(["capabilities"])
   const user = qemuUser(capabilities, domain)
@@ -210,18 +213,11 @@ async function requireShutOff(virsh: Virsh, domain: Domain, missing: readonly st
   )
 }
 
-/** libvirt forgets a transient domain when it ends. */
-async function requirePersistent(virsh: Virsh, domain: Domain): Promise<void> {
-  const facts = await virsh.run(["dominfo", domain.uuid])
-  if (/^Persistent:\s+yes$/m.test(facts)) return
-  const file = `${domain.name}.xml`
-  throw new MvmError(
-    "vm_state",
-    `the domain ${domain.name} is transient: what is added to it would be lost`,
-    {
-      hint: `${virsh.command("dumpxml", "--inactive", domain.name)} >${file}; ${virsh.command("define", file)}`,
-    },
-  )
+function requirePersistent(virsh: Virsh, { name }: Domain, { isPersistent }: DomainInfo): void {
+  if (isPersistent) return
+  throw new MvmError("vm_state", `the domain ${name} is transient: what is added to it would be lost`, {
+    hint: `${virsh.command("dumpxml", "--inactive", name)} >${name}.xml; ${virsh.command("define", `${name}.xml`)}`,
+  })
 }
 
 /** libvirt may run its QEMUs as another user since. */

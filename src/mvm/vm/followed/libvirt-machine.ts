@@ -9,6 +9,7 @@ import type { LaunchFiles } from "../../../platform/launch-digest.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
 import { ALIASES, missingElements, type MvmParts } from "../../../platform/libvirt/elements.ts"
 import type { VirshEvents } from "../../../platform/libvirt/events.ts"
+import { domainInfo, requireNoManagedSave } from "../../../platform/libvirt/info.ts"
 import { LibvirtMonitor } from "../../../platform/libvirt/monitor.ts"
 import type { Virsh } from "../../../platform/libvirt/virsh.ts"
 import type { Monitor } from "../../../platform/monitor.ts"
@@ -49,7 +50,9 @@ export class LibvirtMachine implements Machine {
         hint: `${virsh.command("destroy", domain)}, then again`,
       })
     }
-    this.#requireElements(Domain.parse(await virsh.run(["dumpxml", "--inactive", domain])))
+    const defined = Domain.parse(await virsh.run(["dumpxml", "--inactive", domain]))
+    requireNoManagedSave(virsh, defined.name, await domainInfo(virsh, domain))
+    this.#requireElements(defined)
     await virsh.run(["start", domain])
   }
 
