@@ -5,6 +5,8 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { readdirSync, statSync } from "node:fs"
+import { join } from "node:path"
 import { Log } from "../../src/lib/log.ts"
 import { Arena, arenaPathOf } from "../../src/mvm/channels/arena.ts"
 import { AuditCommitter } from "../../src/mvm/state/audit-committer.ts"
@@ -20,7 +22,7 @@ import { VmMonitors } from "../../src/mvm/vm/vm-monitors.ts"
 import { VmManager } from "../../src/mvm/vm/vms.ts"
 import { Domain } from "../../src/platform/libvirt/domain.ts"
 import { judgeLibvirtCommandLine } from "../../src/platform/qemu-command-line.ts"
-import { closeLater, failure, sampleVm, scratchState } from "../mvm/scratch-state.ts"
+import { closeLater, failure, sampleVm, scratchFolder, scratchState } from "../mvm/scratch-state.ts"
 import { Libvirtd } from "./libvirtd.ts"
 
 let virt: Libvirtd
@@ -120,6 +122,34 @@ test("a domain with a managed save is neither adopted nor started, and the comma
   }
   await virt.must("managedsave-remove", name)
   await adopt(name, true)
+  await vms.remove(record())
+})
+
+test("a transient domain is not adopted, and the command that keeps it keeps its passwords and no name's words", async () => {
+  const name = "it's; touch gone.example"
+  await virt.define(name.replaceAll("'", "&apos;"), {
+    devices: "<graphics type='vnc' passwd='secret'/>",
+  })
+  await virt.must("start", name, "--paused")
+  await virt.must("undefine", name)
+  const { adopt } = await mvm()
+  const { code, hint } = await failure(() => adopt(name, true))
+  expect(code).toBe("vm_state")
+  const cwd = scratchFolder()
+  expect(Bun.spawnSync(["sh", "-c", hint!], { cwd }).exitCode).toBe(0)
+  expect(readdirSync(cwd)).toEqual([`${name}.xml`])
+  expect(statSync(join(cwd, `${name}.xml`)).mode & 0o077).toBe(0)
+  expect(await virt.must("dumpxml", "--inactive", "--security-info", name)).toContain("passwd='secret'")
+  await virt.must("destroy", name)
+})
+
+test("a domain that lacks an element is mended by the command that the refusal names", async () => {
+  const name = "lacking & more.example"
+  await virt.define("lacking &amp; more.example")
+  const { vms, adopt, record } = await mvm()
+  await adopt(name, false)
+  const { hint } = await failure(() => vms.start(record()))
+  expect(hint).toContain(`mvm vm create a --libvirt '${name}' --connect '${virt.uri}' --apply`)
   await vms.remove(record())
 })
 

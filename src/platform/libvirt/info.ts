@@ -7,6 +7,7 @@
  */
 
 import { MvmError } from "../../lib/errors.ts"
+import { shellWord } from "../../lib/shell.ts"
 import type { Virsh } from "./virsh.ts"
 
 export interface DomainInfo {
@@ -23,6 +24,17 @@ export async function domainInfo(virsh: Virsh, domain: string): Promise<DomainIn
     isPersistent: /^Persistent:\s+yes$/m.test(facts),
     hasManagedSave: /^Managed save:\s+yes$/m.test(facts),
   }
+}
+
+/** @throws MvmError `vm_state` naming the commands that make the domain of that name persistent. */
+export function requirePersistent(virsh: Virsh, name: string, { isPersistent }: DomainInfo): void {
+  if (isPersistent) return
+  // The XML holds what libvirt shows to its owner alone, passwords among it: the file is for nobody else either.
+  const file = `./${name}.xml`
+  const dump = virsh.command("dumpxml", "--inactive", "--security-info", name)
+  throw new MvmError("vm_state", `the domain ${name} is transient: what is added to it would be lost`, {
+    hint: `(umask 077; ${dump} >${shellWord(file)}; ${virsh.command("define", file)})`,
+  })
 }
 
 /** @param name the domain's. @throws MvmError `vm_state` naming the command that removes the image. */

@@ -30,9 +30,9 @@ export class Virsh {
   /** How a person types this command: the words after `virsh`. */
   command(...words: string[]): string {
     const where = this.uri === DEFAULT_URI ? [] : ["-c", shellWord(this.uri)]
-    return ["virsh", ...where, ...words.map((word) => (word.startsWith("-") ? word : shellWord(word)))].join(
-      " ",
-    )
+    // An option is told from a domain whose name begins like one.
+    const typed = words.map((word) => (/^--[a-z-]+$/.test(word) ? word : shellWord(word)))
+    return ["virsh", ...where, ...typed].join(" ")
   }
 
   /**

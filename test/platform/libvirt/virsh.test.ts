@@ -24,6 +24,7 @@ describe("a connection", () => {
 
   test("is in the commands that people are told to type", () => {
     expect(new Virsh("qemu:///system").command("edit", "a b")).toBe("virsh edit 'a b'")
+    expect(new Virsh("qemu:///system").command("edit", "-x;y")).toBe("virsh edit '-x;y'")
     expect(new Virsh("qemu:///session").command("list", "--all")).toBe("virsh -c qemu:///session list --all")
   })
 })

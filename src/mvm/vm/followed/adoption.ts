@@ -21,7 +21,7 @@ import {
   removeElements,
   type MvmParts,
 } from "../../../platform/libvirt/elements.ts"
-import { domainInfo, requireNoManagedSave, type DomainInfo } from "../../../platform/libvirt/info.ts"
+import { domainInfo, requireNoManagedSave, requirePersistent } from "../../../platform/libvirt/info.ts"
 import { Virsh } from "../../../platform/libvirt/virsh.ts"
 import type { Arena } from "../../channels/arena.ts"
 import type { VmConfig, VmRecord } from "../../state/registry.ts"
@@ -85,7 +85,7 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   const { machine } = domain.launchFiles()
   const missing = missingElements(domain, needed)
   const info = await domainInfo(virsh, domain.uuid)
-  requirePersistent(virsh, domain, info)
+  requirePersistent(virsh, domain.name, info)
   requireNoManagedSave(virsh, domain.name, info)
   if (apply && missing.length > 0) await requireShutOff(virsh, domain, missing)
   const capabilities = await virsh.run(["capabilities"])
@@ -211,13 +211,6 @@ async function requireShutOff(virsh: Virsh, domain: Domain, missing: readonly st
     `the domain ${domain.name} is ${state}: ${missing.join(", ")} can change only while it is shut off`,
     { hint: `${virsh.command("shutdown", domain.name)}, then again` },
   )
-}
-
-function requirePersistent(virsh: Virsh, { name }: Domain, { isPersistent }: DomainInfo): void {
-  if (isPersistent) return
-  throw new MvmError("vm_state", `the domain ${name} is transient: what is added to it would be lost`, {
-    hint: `${virsh.command("dumpxml", "--inactive", name)} >${name}.xml; ${virsh.command("define", `${name}.xml`)}`,
-  })
 }
 
 /** libvirt may run its QEMUs as another user since. */

@@ -5,13 +5,14 @@
  */
 
 import { MvmError } from "../../../lib/errors.ts"
+import { shellWord } from "../../../lib/shell.ts"
 import type { LaunchFiles } from "../../../platform/launch-digest.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
 import { ALIASES, missingElements, type MvmParts } from "../../../platform/libvirt/elements.ts"
 import type { VirshEvents } from "../../../platform/libvirt/events.ts"
 import { domainInfo, requireNoManagedSave } from "../../../platform/libvirt/info.ts"
 import { LibvirtMonitor } from "../../../platform/libvirt/monitor.ts"
-import type { Virsh } from "../../../platform/libvirt/virsh.ts"
+import { DEFAULT_URI, type Virsh } from "../../../platform/libvirt/virsh.ts"
 import type { Monitor } from "../../../platform/monitor.ts"
 import { commandLineOf, type ProcessId } from "../../../platform/process.ts"
 import { judgeLibvirtCommandLine } from "../../../platform/qemu-command-line.ts"
@@ -96,15 +97,15 @@ export class LibvirtMachine implements Machine {
   }
 
   #requireElements(domain: Domain): void {
-    const { parts, vm } = this.#parts
+    const { parts, vm, virsh } = this.#parts
     const missing = missingElements(domain, parts)
     if (missing.length === 0) return
+    const where = virsh.uri === DEFAULT_URI ? "" : ` --connect ${shellWord(virsh.uri)}`
+    const again = `mvm vm create ${vm} --libvirt ${shellWord(domain.name)}${where} --apply`
     throw new MvmError(
       "vm_state",
       `the domain ${domain.name} lacks ${missing.join(", ")} as the MVM needs it`,
-      {
-        hint: `shut it down, then mvm vm create ${vm} --libvirt ${domain.name} --apply; mvm vm libvirt-xml ${vm} shows the elements`,
-      },
+      { hint: `shut it down, then ${again}; mvm vm libvirt-xml ${vm} shows the elements` },
     )
   }
 }
