@@ -94,6 +94,20 @@ test.each(["pc", "q35"])("a released %s domain has what it had before, and no mo
   await vms.remove(record())
 })
 
+test("a domain that was adopted, forgotten and adopted again is not left with the MVM's values", async () => {
+  await virt.define("again.example")
+  const first = await mvm()
+  await first.adopt("again.example", true)
+  await first.vms.remove(first.record())
+  const { vms, adoption, adopt, record } = await mvm()
+  await adopt("again.example", true)
+  expect(await releaseDomain(adoption, record())).toContain("<on_reboot> (restart, libvirt's default)")
+  const xml = await virt.xml("again.example")
+  expect(xml).toContain("<on_reboot>restart</on_reboot>")
+  for (const part of ["<pm>", "ivshmem", "<tpm", "org.mvm.0"]) expect(xml).not.toContain(part)
+  await vms.remove(record())
+})
+
 test("a controller that came with the MVM's elements stays with what was put on it since", async () => {
   await virt.define("kept.example", { machine: "q35" })
   const { vms, adoption, adopt, record } = await mvm()

@@ -13,9 +13,8 @@
 import type { Element } from "@xmldom/xmldom"
 import { MvmError } from "../../lib/errors.ts"
 import { LINK_PORT_NAME } from "../qemu-args.ts"
-import { removeUnused, type Controller } from "./controllers.ts"
 import { attributeOf, childrenOf, type Domain } from "./domain.ts"
-import { freeSlots, lackingPorts } from "./pci.ts"
+import { freeSlots } from "./pci.ts"
 
 export const ALIASES = { arena: "ua-mvm-arena", vtpm: "ua-mvm-tpm", link: "ua-mvm-link" } as const
 
@@ -33,6 +32,17 @@ export interface MvmParts {
   readonly linkSocket: string
 }
 
+/** What becomes of a domain when its guest or its QEMU ends. */
+export const LIFECYCLE = ["on_poweroff", "on_reboot", "on_crash"] as const
+/** What <pm> holds. */
+export const SUSPEND = ["suspend-to-mem", "suspend-to-disk"] as const
+/** As each of {@link LIFECYCLE} is where a domain says nothing. */
+export const LIFECYCLE_DEFAULTS = {
+  on_poweroff: "destroy",
+  on_reboot: "restart",
+  on_crash: "destroy",
+} as const
+
 /** One element as a domain must have it. */
 interface Need {
   /** As people name it: "<tpm>". */
@@ -43,16 +53,6 @@ interface Need {
   isMet(domain: Domain): boolean
   /** What it takes the place of. */
   replaced(domain: Domain): Element[]
-}
-
-/** What was there before, for taking all of it back. */
-export interface Replaced {
-  /** Text of the lifecycle elements: `{ on_reboot: "restart" }`; null where there was none. */
-  readonly lifecycle: Readonly<Record<string, string | null>>
-  /** Attributes of the elements in <pm>; null where there was none. */
-  readonly pm: Readonly<Record<string, string | null>>
-  /** What came with our elements, as libvirt numbered it. */
-  readonly controllers?: readonly Controller[] | undefined
 }
 
 /**
@@ -114,64 +114,19 @@ export function refuseConflicts(domain: Domain, parts: MvmParts, edit: string): 
   }
 }
 
-/** Makes the domain have all elements. @returns what was there before */
-export function applyElements(domain: Domain, parts: MvmParts): Replaced {
-  const before: Replaced = {
-    lifecycle: Object.fromEntries(LIFECYCLE.map((name) => [name, domain.text(name) ?? null])),
-    pm: Object.fromEntries(
-      SUSPEND.map((name) => [name, domain.element(`pm/${name}`)?.getAttribute("enabled") ?? null]),
-    ),
-  }
-  for (const need of needs(parts, domain.arch)) {
-    if (need.isMet(domain)) continue
-    for (const element of need.replaced(domain)) domain.remove(element)
-    domain.append(need.parent, need.xml)
-  }
-  // Who has no memory gets none plugged either.
-  for (let port = parts.arena ? lackingPorts(domain) : 0; port > 0; port--) {
-    domain.append("devices", "<controller type='pci' model='pcie-root-port'/>")
-  }
-  return before
-}
-
-/** Takes our elements out again and puts back what they replaced. @returns names of what was taken out or put back */
-export function removeElements(domain: Domain, parts: MvmParts, before: Replaced): string[] {
-  const changed: string[] = []
-  const ours = [
+/** The devices of the domain that are the MVM's: by their aliases, or by where they lead. */
+export function ourDevices(domain: Domain, parts: MvmParts): Element[] {
+  return [
     ...domain.elements("devices/shmem").filter((element) => isArena(element, parts)),
     ...domain
       .elements("devices/tpm")
       .filter((element) => isOurs(element, ALIASES.vtpm) || isOurVtpm(element, parts)),
     ...links(domain).filter((element) => isOurs(element, ALIASES.link) || isOurLink(element, parts)),
   ]
-  for (const element of ours) {
-    changed.push(`<${element.tagName}>`)
-    domain.remove(element)
-  }
-  if (removeUnused(domain, before.controllers ?? []) > 0) changed.push("<controller>")
-  for (const name of LIFECYCLE) {
-    const was = before.lifecycle[name]
-    if (was === undefined || was === (domain.text(name) ?? null)) continue
-    changed.push(`<${name}>`)
-    for (const element of domain.elements(name)) domain.remove(element)
-    if (was !== null) domain.append("", `<${name}>${escapeXml(was)}</${name}>`)
-  }
-  for (const name of SUSPEND) {
-    const was = before.pm[name]
-    if (was === undefined || was === (domain.element(`pm/${name}`)?.getAttribute("enabled") ?? null)) continue
-    changed.push(`<${name}>`)
-    for (const element of domain.elements(`pm/${name}`)) domain.remove(element)
-    if (was !== null) domain.append("pm", `<${name} enabled='${escapeXml(was)}'/>`)
-  }
-  const pm = domain.element("pm")
-  if (pm && SUSPEND.every((name) => !domain.element(`pm/${name}`))) domain.remove(pm)
-  return changed
 }
 
-const LIFECYCLE = ["on_poweroff", "on_reboot", "on_crash"] as const
-const SUSPEND = ["suspend-to-mem", "suspend-to-disk"] as const
-
-function needs(parts: MvmParts, arch: string): Need[] {
+/** All elements, in the order in which libvirt writes them. */
+export function needs(parts: MvmParts, arch: string): Need[] {
   const tpmModel = arch === "x86_64" || arch === "i686" ? "tpm-crb" : "tpm-tis"
   return [
     ...LIFECYCLE.map(endsAt),
@@ -213,7 +168,7 @@ function needs(parts: MvmParts, arch: string): Need[] {
 }
 
 function endsAt(name: (typeof LIFECYCLE)[number]): Need {
-  const fallback = name === "on_reboot" ? "restart" : "destroy"
+  const fallback = LIFECYCLE_DEFAULTS[name]
   const allowed = name === "on_crash" ? ["destroy", "coredump-destroy"] : ["destroy"]
   return {
     element: `<${name}>`,
@@ -294,6 +249,6 @@ function sizeOf(shmem: Element): number {
   return Number(size?.textContent) * (UNITS[size?.getAttribute("unit") ?? "bytes"] ?? Number.NaN)
 }
 
-function escapeXml(text: string): string {
+export function escapeXml(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("'", "&apos;")
 }

@@ -1,12 +1,11 @@
 import { describe, expect, test } from "bun:test"
 import { MvmError } from "../../../src/lib/errors.ts"
 import { Domain } from "../../../src/platform/libvirt/domain.ts"
+import { applyElements, removeElements, type Replaced } from "../../../src/platform/libvirt/edits.ts"
 import {
-  applyElements,
   missingElements,
   mvmElements,
   refuseConflicts,
-  removeElements,
   type MvmParts,
 } from "../../../src/platform/libvirt/elements.ts"
 
@@ -72,6 +71,35 @@ describe("a domain as libvirt has it", () => {
     expect(missingElements(web, PARTS)).toEqual(ALL)
     const plain = (text: string): string[] => text.match(/<[^>]+>/g)?.sort() ?? []
     expect(plain(String(web))).toEqual(plain(before))
+  })
+
+  test("has libvirt's defaults where nobody knows what stood there, and that is said", () => {
+    const unknown: Replaced = { lifecycle: {}, pm: {} }
+    const typed = domain()
+    applyElements(typed, PARTS)
+    const said = removeElements(typed, PARTS, unknown)
+    expect(said.slice(3)).toEqual([
+      "<on_reboot> (restart, libvirt's default)",
+      "<pm> (none, libvirt's default)",
+    ])
+    expect([typed.text("on_reboot"), typed.element("pm")]).toEqual(["restart", undefined])
+
+    const again = domain()
+    applyElements(again, { ...PARTS, linkSocket: "/run/earlier.sock" })
+    const before = applyElements(again, PARTS)
+    expect(removeElements(again, PARTS, before).slice(3)).toEqual(said.slice(3))
+    expect([again.text("on_reboot"), again.element("pm")]).toEqual(["restart", undefined])
+  })
+
+  test("keeps what its owner gave it where that is the same as ours", () => {
+    const web = domain({ more: "<pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='no'/></pm>" })
+    web.remove(web.element("on_reboot")!)
+    web.append("", "<on_reboot>destroy</on_reboot>")
+    const before = String(web)
+    expect(removeElements(web, PARTS, { lifecycle: {}, pm: {} })).toEqual([])
+    expect(String(web)).toBe(before)
+    expect(removeElements(web, PARTS, applyElements(web, PARTS))).toEqual(["<shmem>", "<tpm>", "<channel>"])
+    expect(String(web)).toBe(before)
   })
 
   test("applied twice has them once", () => {

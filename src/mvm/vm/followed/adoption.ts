@@ -13,12 +13,11 @@ import { apparmorRules, isConfined, missingRules } from "../../../platform/libvi
 import { accountOfLabel, qemuAccount, securityModels } from "../../../platform/libvirt/capabilities.ts"
 import { addedControllers } from "../../../platform/libvirt/controllers.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
+import { applyElements, removeElements } from "../../../platform/libvirt/edits.ts"
 import {
-  applyElements,
   missingElements,
   mvmElements,
   refuseConflicts,
-  removeElements,
   type MvmParts,
 } from "../../../platform/libvirt/elements.ts"
 import { domainInfo, requireNoManagedSave, requirePersistent } from "../../../platform/libvirt/info.ts"
@@ -149,6 +148,7 @@ export async function releaseDomain(parts: AdoptionParts, record: VmRecord): Pro
   const virsh = new Virsh(libvirt.uri)
   const domain = await inactive(virsh, libvirt.domain)
   await requireShutOff(virsh, domain, ["the MVM's elements"])
+  // Nothing is known of what stood where a person typed the elements in.
   const before = libvirt.replaced ?? { lifecycle: {}, pm: {} }
   const changed = removeElements(domain, parts.machines.libvirtParts(record), before)
   if (changed.length > 0) await define(parts, virsh, domain)
