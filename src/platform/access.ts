@@ -64,6 +64,8 @@ export function accessTo(path: string, { uid, gid, groups }: Actor, { write = fa
   } catch {
     return "absent"
   }
+  // Root as it usually is: with the capability that modes and lists are nothing to.
+  if (uid === 0) return "open"
   const who = { uid, gids: [gid, ...groups] }
   const may = (place: string, wanted: number): boolean => (accessOf(place, who) & wanted) === wanted
   if (!may(real, write ? READ | WRITE : READ)) return "denied"

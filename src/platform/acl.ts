@@ -94,10 +94,22 @@ export function isShared(path: string): boolean {
   return read(path).some(({ tag }) => tag === TAG.user)
 }
 
-/** What a user with these groups may do at `path`: a mask of READ, WRITE and EXECUTE. @throws MvmError `io`. */
+/**
+ * Whether a process of that user needs a grant at files of ours: root, too, for libvirt may start QEMU without its
+ * capabilities (`clear_emulator_capabilities` in qemu.conf).
+ */
+export function needsGrant(uid: number | undefined): uid is number {
+  return uid !== undefined && uid !== process.geteuid?.()
+}
+
+/**
+ * What a user with these groups may do at `path` by owner, group and list, that is, without a capability: a mask of
+ * READ, WRITE and EXECUTE.
+ *
+ * @throws MvmError `io`.
+ */
 export function accessOf(path: string, who: Account): number {
   const { mode, uid, gid } = lstatSync(path)
-  if (who.uid === 0) return READ | WRITE | EXECUTE
   const list = read(path)
   const of = (tag: number): Entry | undefined => list.find((entry) => entry.tag === tag)
   if (uid === who.uid) return (mode >> 6) & 7

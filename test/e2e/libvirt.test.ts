@@ -193,6 +193,16 @@ describe("a domain that cannot be adopted", () => {
     })
   })
 
+  test("because its daemon is one user's own", async () => {
+    const { status, errors } = await mvm.run(
+      ...["vm", "create", "none", "--libvirt", "x", "--connect", "qemu:///session"],
+    )
+    expect({ status, errors }).toEqual({
+      status: 2,
+      errors: expect.stringContaining("only a system daemon's domains can be adopted") as string,
+    })
+  })
+
   test("because it has a TPM of its own, or shared memory: the element, and the command that edits it", async () => {
     const tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     const shmem = "<shmem name='other'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"

@@ -69,5 +69,6 @@ test("modes decide where there is no list", () => {
   const own = { uid: statSync(path).uid, gids: [] }
   expect(accessOf(path, NOBODY)).toBe(EXECUTE)
   expect(accessOf(path, { uid: NOBODY.uid, gids: [statSync(path).gid] })).toBe(READ)
-  if (own.uid !== 0) expect(accessOf(path, own)).toBe(READ | WRITE)
+  expect(accessOf(path, own)).toBe(READ | WRITE)
+  expect(accessOf(file(0), own)).toBe(0)
 })

@@ -5,7 +5,7 @@
  */
 
 import { MvmError } from "../../lib/errors.ts"
-import { READ, shareAlso, WRITE } from "../../platform/acl.ts"
+import { needsGrant, READ, shareAlso, WRITE } from "../../platform/acl.ts"
 import {
   askUnplug,
   dropMemory,
@@ -58,9 +58,7 @@ export class QmpPlugger implements Plugger {
 
   async plug(uuid: string, device: PluggedDevice): Promise<void> {
     const qemuUid = this.#vm(uuid)?.qemuUid
-    if (qemuUid !== undefined && qemuUid !== 0) {
-      shareAlso(device.path, { uid: qemuUid, permissions: READ | WRITE })
-    }
+    if (needsGrant(qemuUid)) shareAlso(device.path, { uid: qemuUid, permissions: READ | WRITE })
     return plugMemory(this.#must(uuid), device)
   }
 

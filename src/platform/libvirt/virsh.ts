@@ -21,10 +21,15 @@ export class Virsh {
   constructor(uri: string) {
     if (!/^qemu(\+unix)?:\/\/\/(system|session)(\?[\x21-\x7e]*)?$/.test(uri)) {
       throw new MvmError("config", `--connect: ${uri} is no connection to QEMU on this host`, {
-        hint: `use ${DEFAULT_URI} or qemu:///session`,
+        hint: `use ${DEFAULT_URI}`,
       })
     }
     this.uri = uri
+  }
+
+  /** Whether the daemon is one user's own. */
+  get isSession(): boolean {
+    return /^[^:]*:\/\/\/session(\?|$)/.test(this.uri)
   }
 
   /** How a person types this command: the words after `virsh`. */

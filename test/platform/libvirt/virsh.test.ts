@@ -22,6 +22,16 @@ describe("a connection", () => {
     expect(() => new Virsh(uri)).toThrow(MvmError)
   })
 
+  test("is to one user's own daemon by its path alone", () => {
+    const uris = [
+      "qemu:///session",
+      "qemu+unix:///session?socket=/run/a/libvirt-sock",
+      "qemu:///system",
+      "qemu+unix:///system?socket=/run/session",
+    ]
+    expect(uris.map((uri) => new Virsh(uri).isSession)).toEqual([true, true, false, false])
+  })
+
   test("is in the commands that people are told to type", () => {
     expect(new Virsh("qemu:///system").command("edit", "a b")).toBe("virsh edit 'a b'")
     expect(new Virsh("qemu:///system").command("edit", "-x;y")).toBe("virsh edit '-x;y'")

@@ -12,6 +12,7 @@ import {
   accessOf,
   EXECUTE,
   isShared,
+  needsGrant,
   READ,
   shareWith,
   WRITE,
@@ -24,6 +25,12 @@ import type { VmRecord } from "../../state/registry.ts"
 import type { StateDir } from "../../state/state-dir.ts"
 import type { VmPaths } from "../vm-process.ts"
 
+/** Where all VMs' QEMUs have to pass, and what all of them open. */
+export interface SharedState {
+  readonly stateDir: Pick<StateDir, "path" | "runDir">
+  readonly arena: Pick<Arena, "path">
+}
+
 /** Whether others start this VM's QEMU, and the MVM follows. */
 export function isFollowed({ kind }: Pick<VmRecord, "kind">): boolean {
   return kind === "libvirt" || kind === "external"
@@ -31,7 +38,7 @@ export function isFollowed({ kind }: Pick<VmRecord, "kind">): boolean {
 
 /** Lets the users of these VMs' QEMUs at what they need, and nobody whose VM is gone. @throws MvmError `io`, `setup`. */
 export function shareState(
-  { stateDir, arena }: { readonly stateDir: StateDir; readonly arena: Arena },
+  { stateDir, arena }: SharedState,
   records: readonly VmRecord[],
   pathsOf: (record: VmRecord) => VmPaths,
 ): void {
@@ -62,7 +69,7 @@ function share(path: string, grants: readonly Grant[]): void {
  *
  * @throws MvmError `setup` naming the one that is closed to QEMU's user.
  */
-export function requireWay(stateDir: StateDir, user: Account): void {
+export function requireWay(stateDir: Pick<StateDir, "path">, user: Account): void {
   for (let folder = dirname(stateDir.path); ; folder = dirname(folder)) {
     if ((accessOf(folder, user) & EXECUTE) === 0) {
       const name = userName(user.uid)
@@ -79,6 +86,5 @@ export function requireWay(stateDir: StateDir, user: Account): void {
 }
 
 function grants(uids: readonly (number | undefined)[], permissions: number): Grant[] {
-  const known = new Set(uids.filter((uid) => uid !== undefined && uid !== 0))
-  return [...known].map((uid) => ({ uid: uid as number, permissions }))
+  return [...new Set(uids.filter(needsGrant))].map((uid) => ({ uid, permissions }))
 }

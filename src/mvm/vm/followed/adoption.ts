@@ -21,7 +21,7 @@ import {
   type MvmParts,
 } from "../../../platform/libvirt/elements.ts"
 import { domainInfo, requireNoManagedSave, requirePersistent } from "../../../platform/libvirt/info.ts"
-import { Virsh } from "../../../platform/libvirt/virsh.ts"
+import { DEFAULT_URI, Virsh } from "../../../platform/libvirt/virsh.ts"
 import type { Arena } from "../../channels/arena.ts"
 import type { VmConfig, VmRecord } from "../../state/registry.ts"
 import type { CreateOptions } from "../vm-create.ts"
@@ -73,6 +73,7 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   const { registry, machines, stateDir } = parts
   const { name, apply } = request
   const virsh = new Virsh(request.uri)
+  requireSystem(virsh)
   const domain = await inactive(virsh, request.domain)
   const existing = alreadyThere(registry.listVms(), name, domain)
   const settings = existing?.config ?? request.config
@@ -222,6 +223,18 @@ async function withUser(parts: AdoptionParts, record: VmRecord, qemuUid: number)
   return { ...record, config }
 }
 
+/** The QEMUs of a user's own daemon come and go with that user's session. @throws MvmError `usage`. */
+function requireSystem({ uri, isSession }: Virsh): void {
+  if (!isSession) return
+  throw new MvmError(
+    "usage",
+    `--connect: ${uri} is one user's own: only a system daemon's domains can be adopted`,
+    {
+      hint: `define the domain at ${DEFAULT_URI}, and adopt it there`,
+    },
+  )
+}
+
 function alreadyThere(records: readonly VmRecord[], name: string, domain: Domain): VmRecord | undefined {
   const same = records.find(({ config }) => config.libvirt?.domain === domain.uuid)
   if (same && same.name !== name) {
@@ -234,5 +247,6 @@ function alreadyThere(records: readonly VmRecord[], name: string, domain: Domain
 function qemuUser(capabilities: string, { ownerLabel }: Domain): Account {
   const own = ownerLabel === undefined ? undefined : accountOfLabel(ownerLabel)
   const labelled = own ?? qemuAccount(capabilities)
-  return labelled ?? { uid: process.geteuid?.() ?? 0, gids: [process.getegid?.() ?? 0] }
+  // A daemon that gives its QEMUs to no user runs them as itself.
+  return labelled ?? { uid: 0, gids: [0] }
 }
