@@ -17,6 +17,7 @@ interface Adopted extends Created {
   missing: string[]
   edit: string
   apparmor: string[]
+  selinux: boolean
 }
 
 interface Created {
@@ -129,11 +130,8 @@ async function adopt(call: Call, request: { readonly name: string; readonly doma
     apply: call.flag("apply"),
   })
   if (call.flag("json")) return printJson(adopted)
-  const { name, uuid, domain, missing, edit, apparmor } = adopted
-  if (apparmor.length > 0) {
-    note(`AppArmor confines ${domain}: ${APPARMOR_FILE} must have these lines when it starts`)
-    for (const line of apparmor) note(`  ${line}`)
-  }
+  const { name, uuid, domain, missing, edit } = adopted
+  for (const line of confinementNotes(adopted)) note(line)
   if (missing.length === 0) {
     print(`${name} ${uuid}`)
     note(`virsh reboot now powers ${domain} off: use mvm vm reboot ${name}, or the guest's own reboot`)
@@ -141,4 +139,24 @@ async function adopt(call: Call, request: { readonly name: string; readonly doma
   }
   printElements(adopted.elements)
   suggest(`${domain} lacks ${missing.join(", ")}: add them with ${edit}, or run this again with --apply`)
+}
+
+/** What keeps the domain's QEMU from the MVM's files, and what lets it at them; a line each. */
+export function confinementNotes({
+  domain,
+  apparmor,
+  selinux,
+}: Pick<Adopted, "domain" | "apparmor" | "selinux">): string[] {
+  const notes: string[] = []
+  if (apparmor.length > 0) {
+    notes.push(`AppArmor confines ${domain}: ${APPARMOR_FILE} must have these lines when it starts`)
+    notes.push(...apparmor.map((line) => `  ${line}`))
+  }
+  if (selinux) {
+    const exempt = "<seclabel type='none' model='selinux'/>"
+    notes.push(
+      `SELinux confines ${domain}, and mvm ships no rules for it: ${exempt} in the domain exempts it`,
+    )
+  }
+  return notes
 }

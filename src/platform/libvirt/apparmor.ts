@@ -10,18 +10,9 @@
 
 import { readFileSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
-import type { Domain } from "./domain.ts"
 
 /** Included by the abstraction that every domain's profile includes. */
 export const APPARMOR_FILE = "/etc/apparmor.d/local/abstractions/libvirt-qemu"
-
-/** Whether the domain's QEMU is confined. @param models of libvirt's security, as its capabilities name them */
-export function isConfined(models: readonly string[], domain: Domain): boolean {
-  if (!models.includes("apparmor")) return false
-  return !domain
-    .elements("seclabel")
-    .some((label) => label.getAttribute("type") === "none" && label.getAttribute("model") !== "dac")
-}
 
 export interface ConfinedFiles {
   /** A VM's, in a folder of its own beside those of all others; or `*` for its folder */

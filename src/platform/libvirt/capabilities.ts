@@ -10,7 +10,7 @@ import { DOMParser, type Element } from "@xmldom/xmldom"
 import { MvmError } from "../../lib/errors.ts"
 import type { Account } from "../acl.ts"
 import { findUser } from "../users.ts"
-import { childrenOf } from "./domain.ts"
+import { childrenOf, type Domain } from "./domain.ts"
 
 /**
  * The user that QEMU runs as: the base label of libvirt's own model of file owners.
@@ -32,6 +32,24 @@ export function qemuAccount(capabilities: string): Account | undefined {
 /** Names of what keeps QEMUs apart: "apparmor", "selinux", "dac". @throws MvmError as {@link qemuAccount}. */
 export function securityModels(capabilities: string): string[] {
   return secModels(capabilities).map(nameOf)
+}
+
+/** What keeps a QEMU from files that its user may open. */
+export type Confinement = "apparmor" | "selinux"
+
+/**
+ * Whether the domain's QEMU is confined by `model`: a `<seclabel type='none'>` of that model, or of none, exempts it.
+ *
+ * @param models of this libvirt, as {@link securityModels} has them
+ * @spec libvirt formatdomain: seclabel
+ */
+export function isConfined(models: readonly string[], domain: Domain, model: Confinement): boolean {
+  if (!models.includes(model)) return false
+  return !domain
+    .elements("seclabel")
+    .some(
+      (label) => label.getAttribute("type") === "none" && (label.getAttribute("model") || model) === model,
+    )
 }
 
 function nameOf(model: Element): string {

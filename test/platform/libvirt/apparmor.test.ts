@@ -1,9 +1,8 @@
 import { rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { describe, expect, test } from "bun:test"
-import { apparmorRules, isConfined, missingRules } from "../../../src/platform/libvirt/apparmor.ts"
-import { Domain } from "../../../src/platform/libvirt/domain.ts"
+import { expect, test } from "bun:test"
+import { apparmorRules, missingRules } from "../../../src/platform/libvirt/apparmor.ts"
 
 const PARTS = {
   arena: "/dev/shm/mvm-1",
@@ -17,25 +16,6 @@ const RULES = [
   `"/dev/shm/mvm-1" rw,`,
   `"/dev/shm/mvm-1-*" rw,`,
 ]
-
-function domain(more = ""): Domain {
-  return Domain.parse(`<domain type='kvm'><name>web</name>
-    <uuid>b843666c-17da-4cb2-9cce-6764896b0267</uuid>${more}</domain>`)
-}
-
-describe("a domain's QEMU", () => {
-  test("is confined where AppArmor is among libvirt's models", () => {
-    expect(isConfined(["apparmor", "dac"], domain())).toBe(true)
-    expect(isConfined(["dac"], domain())).toBe(false)
-    expect(isConfined([], domain())).toBe(false)
-  })
-
-  test("is not where the domain itself says so of that model", () => {
-    expect(isConfined(["apparmor", "dac"], domain("<seclabel type='none' model='apparmor'/>"))).toBe(false)
-    expect(isConfined(["apparmor", "dac"], domain("<seclabel type='none'/>"))).toBe(false)
-    expect(isConfined(["apparmor", "dac"], domain("<seclabel type='none' model='dac'/>"))).toBe(true)
-  })
-})
 
 test("the lines let every VM's QEMU at its sockets, the arena and memory that is plugged in later", () => {
   expect(apparmorRules(PARTS)).toEqual(RULES)

@@ -1,6 +1,12 @@
 import { describe, expect, test } from "bun:test"
 import { MvmError } from "../../../src/lib/errors.ts"
-import { accountOfLabel, qemuAccount, securityModels } from "../../../src/platform/libvirt/capabilities.ts"
+import {
+  accountOfLabel,
+  isConfined,
+  qemuAccount,
+  securityModels,
+} from "../../../src/platform/libvirt/capabilities.ts"
+import { Domain } from "../../../src/platform/libvirt/domain.ts"
 
 describe("the user that libvirt runs QEMU as", () => {
   test("is the one its capabilities name among the file owners", () => {
@@ -26,5 +32,27 @@ describe("the user that libvirt runs QEMU as", () => {
     expect(accountOfLabel("root:root")).toEqual({ uid: 0, gids: [0] })
     expect(accountOfLabel("")).toBeUndefined()
     expect(() => accountOfLabel("no-such-user:kvm")).toThrow("there is no user no-such-user")
+  })
+})
+
+describe.each(["apparmor", "selinux"] as const)("a domain's QEMU, where libvirt's model is %s,", (model) => {
+  const models = [model, "dac"]
+  const domain = (seclabel = "") =>
+    Domain.parse(`<domain type='kvm'><name>web</name>
+      <uuid>b843666c-17da-4cb2-9cce-6764896b0267</uuid>${seclabel}</domain>`)
+
+  test("is confined, and not where libvirt lacks that model", () => {
+    expect(isConfined(models, domain(), model)).toBe(true)
+    expect(isConfined(["dac"], domain(), model)).toBe(false)
+    expect(isConfined([], domain(), model)).toBe(false)
+  })
+
+  test("is not where the domain itself says so of that model", () => {
+    const other = model === "apparmor" ? "selinux" : "apparmor"
+    expect(isConfined(models, domain(`<seclabel type='none' model='${model}'/>`), model)).toBe(false)
+    expect(isConfined(models, domain("<seclabel type='none'/>"), model)).toBe(false)
+    expect(isConfined(models, domain("<seclabel type='none' model='dac'/>"), model)).toBe(true)
+    expect(isConfined(models, domain(`<seclabel type='none' model='${other}'/>`), model)).toBe(true)
+    expect(isConfined(models, domain(`<seclabel type='dynamic' model='${model}'/>`), model)).toBe(true)
   })
 })

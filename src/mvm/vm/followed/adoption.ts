@@ -9,8 +9,13 @@ import { rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { MvmError, asMvmError } from "../../../lib/errors.ts"
 import type { Account } from "../../../platform/acl.ts"
-import { apparmorRules, isConfined, missingRules } from "../../../platform/libvirt/apparmor.ts"
-import { accountOfLabel, qemuAccount, securityModels } from "../../../platform/libvirt/capabilities.ts"
+import { apparmorRules, missingRules } from "../../../platform/libvirt/apparmor.ts"
+import {
+  accountOfLabel,
+  isConfined,
+  qemuAccount,
+  securityModels,
+} from "../../../platform/libvirt/capabilities.ts"
 import { addedControllers } from "../../../platform/libvirt/controllers.ts"
 import { Domain } from "../../../platform/libvirt/domain.ts"
 import { applyElements, removeElements } from "../../../platform/libvirt/edits.ts"
@@ -61,13 +66,15 @@ export interface Adopted {
   readonly edit: string
   /** Lines that {@link APPARMOR_FILE} lacks, where libvirt confines this domain's QEMU. */
   readonly apparmor: readonly string[]
+  /** Whether SELinux confines this domain's QEMU: there are no rules of the MVM's for it. */
+  readonly selinux: boolean
 }
 
 /**
  * Idempotent: a domain that is this VM already is looked at again.
  *
  * @throws MvmError naming the element that is in the way, `vm_state` while the domain runs and would have to change,
- *   `exists`, `not_found`, `unreachable`, `setup`, `libvirt` with libvirt's own words. Nothing was changed then.
+ *   `exists`, `not_found`, `unreachable`, `setup`, `usage`, `libvirt` with libvirt's own words. Nothing was changed then.
  */
 export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest): Promise<Adopted> {
   const { registry, machines, stateDir } = parts
@@ -102,11 +109,8 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
     ? await withUser(parts, existing, user.uid)
     : await parts.create({ name, kind: "libvirt", config, tags: request.tags })
   const elements = mvmElements(needed, domain.arch, missing)
-  const isBound = isConfined(securityModels(capabilities), domain)
-  const apparmor = isBound
-    ? missingRules(apparmorRules({ ...needed, arena: needed.arena && parts.arena.path }))
-    : []
-  const adopted = { record, domain: domain.name, elements, edit, apparmor }
+  const confinement = confinementOf(parts, capabilities, domain, needed)
+  const adopted = { record, domain: domain.name, elements, edit, ...confinement }
   if (!apply || missing.length === 0) return { ...adopted, missing }
   try {
     await applyTo(parts, { virsh, domain, record, needed })
@@ -241,6 +245,20 @@ function alreadyThere(records: readonly VmRecord[], name: string, domain: Domain
     throw new MvmError("exists", `the domain ${domain.name} is the VM ${same.name} already`)
   }
   return same
+}
+
+function confinementOf(
+  { arena }: AdoptionParts,
+  capabilities: string,
+  domain: Domain,
+  needed: MvmParts,
+): Pick<Adopted, "apparmor" | "selinux"> {
+  const models = securityModels(capabilities)
+  const rules = apparmorRules({ ...needed, arena: needed.arena && arena.path })
+  return {
+    apparmor: isConfined(models, domain, "apparmor") ? missingRules(rules) : [],
+    selinux: isConfined(models, domain, "selinux"),
+  }
 }
 
 /** @throws MvmError `libvirt`, `not_found`. */
