@@ -13,6 +13,7 @@ import { createWithCertificate } from "../vtpm/certificate.ts"
 import { provisionVtpm } from "../vtpm/provision.ts"
 import { caDirectory, keepCertificates } from "./vm-certificates.ts"
 import { vmPaths } from "./vm-process.ts"
+import { refuseAutostart } from "./vm-settings.ts"
 import { copyFirmwareVars, type StartParts } from "./vm-start.ts"
 
 export interface CreateOptions {
@@ -35,6 +36,7 @@ export async function makeMember(
   parts: CreateParts,
   { uuid, name, kind, config, tags, certificate }: CreateOptions & { readonly uuid: string },
 ): Promise<VmRecord> {
+  refuseAutostart({ name, kind, config })
   const { registry, stateDir, audit, log } = parts
   const paths = vmPaths(stateDir.path, uuid, name)
   try {

@@ -24,12 +24,13 @@ export interface Settings {
   readonly tags: readonly string[] | undefined
 }
 
-/** Resolves when the change is in the audit log. */
+/** Resolves when the change is in the audit log. @throws MvmError as {@link refuseAutostart}. */
 export async function writeSettings(
   { registry, audit }: { readonly registry: Registry; readonly audit: AuditCommitter },
-  { uuid, name }: Pick<VmRecord, "uuid" | "name">,
+  { uuid, name, kind }: Pick<VmRecord, "uuid" | "name" | "kind">,
   { config, change, tags }: Settings,
 ): Promise<void> {
+  refuseAutostart({ name, kind, config })
   registry.database.transaction(() => {
     registry.updateConfig(uuid, config)
     if (tags) registry.setTags(uuid, tags)
@@ -37,9 +38,9 @@ export async function writeSettings(
   await audit.commit("vm_set", { vm: name, ...change, ...(tags && { tags: [...tags] }) })
 }
 
-/** @throws MvmError `usage` for a VM that the MVM does not start. */
+/** @throws MvmError `usage` for a VM that is to start with the host and that the MVM does not start. */
 export function refuseAutostart({ name, kind, config }: Pick<VmRecord, "name" | "kind" | "config">): void {
-  if (kind === "qemu") return
+  if (kind === "qemu" || !config.autostart) return
   const domain = config.libvirt?.domain
   throw new MvmError("usage", `${name} is no VM that the MVM starts`, {
     hint: domain === undefined ? undefined : `virsh -c ${config.libvirt?.uri} autostart ${domain}`,

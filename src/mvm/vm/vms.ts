@@ -30,7 +30,7 @@ import {
 import { makeMember, type CreateOptions } from "./vm-create.ts"
 import type { VmHandlers } from "./vm-handlers.ts"
 import { checkVmName } from "./vm-name.ts"
-import { STANDING_FIELDS, refuseAutostart, writeSettings, writeStartSettings } from "./vm-settings.ts"
+import { STANDING_FIELDS, writeSettings, writeStartSettings } from "./vm-settings.ts"
 import { ownMonitor, type MonitorSource, type VmMonitors } from "./vm-monitors.ts"
 import { absolutePaths, qemuOptions, startLocal, startQemu, type StartParts } from "./vm-start.ts"
 
@@ -107,7 +107,6 @@ export class VmManager {
     const uuid = crypto.randomUUID()
     const paths = vmPaths(stateDir.path, uuid, name)
     const config = absolutePaths(options.config)
-    if (config.autostart) refuseAutostart({ ...options, config })
     // A VM that could never start is not made.
     if (options.kind === "qemu") requireFiles(qemuOptions(this.#parts, { name, uuid, config }, paths))
     return this.#changed(uuid, async () => {
@@ -129,7 +128,6 @@ export class VmManager {
     change: Partial<VmConfig>,
     tags: readonly string[] | undefined,
   ): Promise<void> {
-    if (change.autostart) refuseAutostart(record)
     const isStanding = Object.keys(change).every((field) => STANDING_FIELDS.has(field))
     if (isStanding)
       return writeSettings(this.#parts, record, { config: { ...record.config, ...change }, change, tags })
