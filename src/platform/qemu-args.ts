@@ -119,11 +119,13 @@ export function firmwareFiles(firmware: Firmware, machine: Machine): { code: str
 
 /** Where Debian's packages put SeaBIOS and OVMF. */
 const FIRMWARE_FOLDERS = ["seabios", "OVMF", "AAVMF", "ovmf", "qemu", "qemu-efi-aarch64"]
+/** What they are called there: the same folders have other firmware, such as qboot, which measures nothing. */
+const FIRMWARE_NAMES = /^(bios(-256k)?\.bin|(OVMF|AAVMF|QEMU_EFI)[\w.-]*\.fd|edk2-[\w-]+-code\.fd)$/
 
-/** Whether the file is one of them, by where it is: other firmware may leave the TPM's platform hierarchy open. */
+/** Whether the file is one of them: other firmware may leave the TPM's platform hierarchy open. */
 export function isKnownFirmware(path: string): boolean {
-  const isPlain = !path.split("/").includes("..")
-  return isPlain && FIRMWARE_FOLDERS.some((folder) => path.startsWith(`/usr/share/${folder}/`))
+  const [, share, folder = "", name = ""] = /^(\/usr\/share)\/([^/]+)\/([^/]+)$/.exec(path) ?? []
+  return share !== undefined && FIRMWARE_FOLDERS.includes(folder) && FIRMWARE_NAMES.test(name)
 }
 
 /**

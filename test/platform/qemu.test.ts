@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { MvmError } from "../../src/lib/errors.ts"
 import { hashFile, hashLaunch, launchFilesOf } from "../../src/platform/launch-digest.ts"
 import {
+  isKnownFirmware,
   kernelAppend,
   qemuArgs,
   qemuProgram,
@@ -217,4 +218,19 @@ describe("hashLaunch", () => {
     chmodSync(place, 0o700)
     expect((await failure(() => hashFile(place))).code).toBe("io")
   })
+})
+
+test.each([
+  ["/usr/share/seabios/bios-256k.bin", true],
+  ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", true],
+  ["/usr/share/qemu/OVMF.fd", true],
+  ["/usr/share/qemu/edk2-x86_64-code.fd", true],
+  ["/usr/share/AAVMF/AAVMF_CODE.fd", true],
+  ["/usr/share/qemu/qboot.rom", false],
+  ["/usr/share/qemu/bios-microvm.bin", false],
+  ["/usr/share/OVMF/../qemu/qboot.rom", false],
+  ["/usr/share/seabios/sub/bios.bin", false],
+  ["/srv/OVMF/OVMF_CODE.fd", false],
+] as const)("%s is firmware that can be vouched for: %p", (path, isKnown) => {
+  expect(isKnownFirmware(path)).toBe(isKnown)
 })

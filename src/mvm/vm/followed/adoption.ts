@@ -89,7 +89,7 @@ export async function adoptDomain(parts: AdoptionParts, request: AdoptionRequest
   const edit = virsh.command("edit", domain.name)
   refuseConflicts(domain, needed, edit)
   // Firmware that cannot be vouched for is refused before anything is made.
-  const { machine } = domain.launchFiles()
+  const { machine } = launchFilesOf(domain, edit)
   const missing = missingElements(domain, needed)
   const info = await domainInfo(virsh, domain.uuid)
   requirePersistent(virsh, domain.name, info)
@@ -183,6 +183,16 @@ async function applyTo(
       })
     })
     throw error
+  }
+}
+
+/** @throws MvmError `config` naming the element, with the command that changes it. */
+function launchFilesOf(domain: Domain, edit: string): ReturnType<Domain["launchFiles"]> {
+  try {
+    return domain.launchFiles()
+  } catch (error) {
+    const { code, message, hint } = asMvmError(error)
+    throw new MvmError(code, message, { cause: error, hint: hint ?? edit })
   }
 }
 
