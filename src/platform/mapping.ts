@@ -25,7 +25,8 @@ const MARGIN = 1.5
 
 /** For reading, and for writing. */
 const MEASURE_MS = 2
-const LEAST_PASSES = 2
+/** One of them is not interrupted. */
+const LEAST_PASSES = 8
 
 const FOUR_GIB = 2 ** 32
 
@@ -37,6 +38,8 @@ export interface MappingProbe {
   /** 10^6 bytes a second; null where it cannot be mapped so */
   readonly readMbS: number | null
   readonly writeMbS: number | null
+  /** What memory of this machine's own gave in that moment: an emulated or busy processor makes all of it slow */
+  readonly ordinaryMbS: number | null
   /** Why it cannot be */
   readonly problem: string | null
 }
@@ -70,7 +73,7 @@ export function cacheIn(list: string, { baseAddress, lengthBytes }: SharedMemory
   return undefined
 }
 
-/** Tries every way, and writes over the scratch part of the device. Takes at most some 20 ms. */
+/** Tries every way, and writes over the scratch part of the device. Takes 0.1 s at most. */
 export function probeMappings(device: SharedMemoryDevice): MappingProbe[] {
   return WAYS.map((way) => probe(device, way))
 }
@@ -87,7 +90,14 @@ export function fastest(probes: readonly MappingProbe[]): Way | undefined {
 }
 
 function probe(device: SharedMemoryDevice, way: Way): MappingProbe {
-  const found = { device: device.address, way, readMbS: null, writeMbS: null, problem: null }
+  const found = {
+    device: device.address,
+    way,
+    readMbS: null,
+    writeMbS: null,
+    ordinaryMbS: null,
+    problem: null,
+  }
   const { path, offsetBytes } = mappingOf(device, way)
   let mapping: Mapping
   try {
@@ -98,10 +108,11 @@ function probe(device: SharedMemoryDevice, way: Way): MappingProbe {
   }
   try {
     const { bytes } = mapping
-    const own = new Uint8Array(SCRATCH_BYTES)
+    const [own, other] = [new Uint8Array(SCRATCH_BYTES), new Uint8Array(SCRATCH_BYTES)]
     const writeMbS = rate(() => bytes.set(own))
     const readMbS = rate(() => own.set(bytes))
-    return { ...found, readMbS, writeMbS }
+    const ordinaryMbS = rate(() => own.set(other))
+    return { ...found, readMbS, writeMbS, ordinaryMbS }
   } finally {
     mapping.unmap()
   }

@@ -155,12 +155,7 @@ describe("guest doctor in a VM of our image", () => {
 
 test("guest doctor names a boot whose initramfs was not measured", async () => {
   const found = await doctor(bad)
-  // How fast memory is read is the machine's affair at the time; that it is mapped is not.
-  const rest = found.findings.filter(({ text }) => !text.includes("read as slowly as without a cache"))
-  expect([found.status, wrong({ ...found, findings: rest })]).toEqual([
-    1,
-    ["fail measuring", "fail measuring", "fail verdict"],
-  ])
+  expect([found.status, wrong(found)]).toEqual([1, ["fail measuring", "fail measuring", "fail verdict"]])
   const texts = found.findings.map(({ text }) => text).join("\n")
   expect(texts).toContain("the first programs of this boot were not measured")
   expect(texts).toContain("no measurement policy was loaded")

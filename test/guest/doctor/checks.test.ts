@@ -143,3 +143,21 @@ describe("the cache kind of the mapping", () => {
     expect(found("cache", { agent: { ...(FACTS.agent as object), mapping: "none: x" } as never })).toEqual([])
   })
 })
+
+test("shared memory is slow beside other memory of the same machine, not by itself", () => {
+  const said = (rates: { readMbS: number; ordinaryMbS: number }): string | undefined => {
+    const probe = {
+      device: "0000:00:05.0",
+      way: "resource2_wc" as const,
+      writeMbS: 5000,
+      problem: null,
+      ...rates,
+    }
+    const agent = { ...FACTS.agent, mappings: [probe] } as GuestFacts["agent"]
+    return judge(GUEST_CHECKS, { ...FACTS, agent }).find(({ check }) => check === "memory")?.level
+  }
+  expect(said({ readMbS: 6000, ordinaryMbS: 9000 })).toBe("ok")
+  // Emulated, and the processor was another's for most of the time.
+  expect(said({ readMbS: 150, ordinaryMbS: 200 })).toBe("ok")
+  expect(said({ readMbS: 300, ordinaryMbS: 9000 })).toBe("warn")
+})
