@@ -114,6 +114,26 @@ describe("a domain of libvirt", () => {
     await pass(alpha, [beta, "beta"])
   }, 240_000)
 
+  test("is looked at again when libvirt was away: memory that its guest threw out meanwhile is nobody's", async () => {
+    const idle = async (): Promise<number> => {
+      return (await mvm.json<{ dedicated: { idle: number } }>("status")).dedicated.idle
+    }
+    expect(await pass(alpha, [beta, "beta"])).toBe("dedicated")
+    expect(await idle()).toBe(1)
+    await virt.killDaemon()
+    const thrown = await beta.must(`for slot in $(ls -r /sys/bus/pci/slots); do
+        at=/sys/bus/pci/slots/$slot
+        [ "$(cat /sys/bus/pci/devices/$(cat $at/address).0/device 2>/dev/null)" = 0x1110 ] || continue
+        echo 0 >$at/power && echo $slot && break
+      done`)
+    expect(thrown).not.toBe("")
+    await Bun.sleep(1000)
+    expect(await idle()).toBe(1)
+    await virt.startDaemon()
+    await until("the memory to be gone", async () => (await idle()) === 0)
+    expect(await pass(alpha, [beta, "beta"])).toBe("dedicated")
+  }, 240_000)
+
   test("that reboots comes back as a boot that the MVM saw", async () => {
     const before = await mvm.show("beta")
     await beta.run("reboot -f", { timeoutMs: 5000 }).catch(() => undefined)

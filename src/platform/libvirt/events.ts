@@ -2,10 +2,13 @@
  * @module platform/libvirt/events
  *
  * What QEMU tells libvirt, as `virsh qemu-monitor-event` prints it: one client for all domains of a connection, started
- * again when it ends. What happens while it is away is not heard: nobody may take silence for "no reset".
+ * again when it ends. What happens while it is away is not heard: nobody may take silence for "no reset", and who
+ * listened is told, to look again once it is back.
  */
 
+import { MvmError } from "../../lib/errors.ts"
 import type { Log } from "../../lib/log.ts"
+import { pause } from "../../lib/pause.ts"
 import type { QmpEvent } from "../monitor.ts"
 import { requireVirsh, type Virsh } from "./virsh.ts"
 
@@ -15,12 +18,18 @@ const MAX_LINE_BYTES = 1024 * 1024
 /** A client that lived this long had a daemon to talk to. */
 const SETTLED_MS = 10_000
 
+/** It says nothing when it begins to hear; by then it does. */
+const BEGINNING_MS = 500
+const LISTENING_MS = 10_000
+
 type Handler = (event: QmpEvent) => void
 
 export class VirshEvents {
   readonly #virsh: Virsh
   readonly #log: Log
   readonly #handlers = new Map<string, Set<Handler>>()
+  readonly #lost = new Set<() => void>()
+  #listening = Promise.withResolvers<void>()
   #child: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
   #delayMs = FIRST_DELAY_MS
@@ -48,6 +57,23 @@ export class VirshEvents {
     }
   }
 
+  /** Calls `handler` when events may be missed from now on; returns a function that stops that. */
+  onLost(handler: () => void): () => void {
+    this.#lost.add(handler)
+    return () => this.#lost.delete(handler)
+  }
+
+  /** Resolves when events are heard. @throws MvmError `unreachable` when they are not in time; `aborted` by `signal`. */
+  async listening(signal: AbortSignal): Promise<void> {
+    const over = new AbortController()
+    const isLate = pause(LISTENING_MS, AbortSignal.any([signal, over.signal])).then(() => false)
+    const isHeard = await Promise.race([this.#listening.promise.then(() => true), isLate])
+    over.abort()
+    if (isHeard) return
+    if (signal.aborted) throw new MvmError("aborted", "nobody waits for libvirt any more")
+    throw new MvmError("unreachable", `libvirt does not say at ${this.#virsh.uri} what its QEMUs do`)
+  }
+
   close(): void {
     this.#isOpen = false
     clearTimeout(this.#timer)
@@ -57,6 +83,7 @@ export class VirshEvents {
   async #listen(): Promise<void> {
     const started = performance.now()
     let said = ""
+    let beginning: ReturnType<typeof setTimeout> | undefined
     try {
       const child = Bun.spawn([...dyingWithParent(), ...this.#words()], {
         stdio: ["ignore", "pipe", "pipe"],
@@ -64,6 +91,7 @@ export class VirshEvents {
       })
       this.#child = child
       child.unref()
+      beginning = setTimeout(() => this.#listening.resolve(), BEGINNING_MS)
       const errors = new Response(child.stderr).text()
       await this.#read(child.stdout)
       said = await errors
@@ -72,6 +100,9 @@ export class VirshEvents {
       said = String(error)
     }
     this.#child = undefined
+    clearTimeout(beginning)
+    this.#listening = Promise.withResolvers()
+    for (const handler of [...this.#lost]) handler()
     if (!this.#isOpen) return
     if (performance.now() - started > SETTLED_MS) this.#delayMs = FIRST_DELAY_MS
     const { message } = this.#virsh.failure("qemu-monitor-event", said)

@@ -1,7 +1,8 @@
 /**
  * @module platform/libvirt/monitor
  *
- * The QEMU monitor of a libvirt domain. libvirt holds the monitor's socket itself and passes commands and events on.
+ * The QEMU monitor of a libvirt domain. libvirt holds the monitor's socket itself and passes commands and events on; it
+ * is closed when events may be missed.
  */
 
 import { MvmError } from "../../lib/errors.ts"
@@ -24,6 +25,8 @@ export class LibvirtMonitor implements Monitor {
     this.#events = events
     this.#domain = domain
     this.closed = this.#gone.promise
+    // Whoever listens again looks at what is there now.
+    this.#undo.add(events.onLost(() => this.close()))
   }
 
   async execute(command: string, args?: Record<string, unknown>, timeoutMs?: number): Promise<unknown> {

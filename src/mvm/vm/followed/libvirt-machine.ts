@@ -79,9 +79,10 @@ export class LibvirtMachine implements Machine {
     return files
   }
 
-  async monitor(): Promise<Monitor> {
+  async monitor(ended: AbortSignal): Promise<Monitor> {
     const { virsh, events, domain } = this.#parts
     events.open()
+    await events.listening(ended)
     const name = (await virsh.run(["domname", domain])).trim()
     return new LibvirtMonitor(virsh, events, { uuid: domain, name })
   }
