@@ -225,7 +225,9 @@ export class Dedicated implements LeaseOwner {
   /** For the next channel of the pair, if that is worth it. */
   #keep(holding: Holding): void {
     const { size, idleMs } = this.#options.pool
-    if (!holding.isWhole || this.holdings.idleOf(holding.ends).length >= size) return this.#retire(holding)
+    // A trial of an earlier life is over with it.
+    if (holding.isTrial || !holding.isWhole || this.holdings.idleOf(holding.ends).length >= size)
+      return this.#retire(holding)
     holding.zero()
     holding.use = "idle"
     holding.usedMs = performance.now()
