@@ -6,24 +6,28 @@ import { LinkClient } from "../../src/guest/link-client.ts"
 import type { ByteStream } from "../../src/platform/virtio-port.ts"
 import { ScriptedMvm } from "../mvm/scripted.ts"
 
+const MEMBER = {
+  bootId: new Uint8Array(16),
+  kind: "agent",
+  agentVersion: "test",
+  mvmPublicKey: new Uint8Array(65),
+  log: new Log({ level: "error", format: "text" }),
+  ready: () => ({ canMap: false, mapping: "none", channels: [] }),
+  onMessage: () => {},
+} as const
+
 test("an agent that is stopped while its stream is opened closes it, and its run ends", async () => {
   const opening = Promise.withResolvers<ByteStream>()
   const asked = Promise.withResolvers<void>()
   const done: string[] = []
   const client = new LinkClient({
-    bootId: new Uint8Array(16),
-    kind: "agent",
-    agentVersion: "test",
-    mvmPublicKey: new Uint8Array(65),
-    log: new Log({ level: "error", format: "text" }),
+    ...MEMBER,
     openStream: () => {
       asked.resolve()
       return opening.promise
     },
-    ready: () => ({ canMap: false, mapping: "none", channels: [] }),
     onLinked: () => done.push("linked"),
     onLost: () => done.push("lost"),
-    onMessage: () => {},
   })
   const running = client.run()
   await asked.promise
@@ -57,20 +61,14 @@ test("a process that has just begun says HELLO at once", async () => {
   const clock = spyOn(performance, "now").mockReturnValue(5)
   const written: number[] = []
   const client = new LinkClient({
-    bootId: new Uint8Array(16),
-    kind: "agent",
-    agentVersion: "test",
-    mvmPublicKey: new Uint8Array(65),
-    log: new Log({ level: "error", format: "text" }),
+    ...MEMBER,
     openStream: async () => ({
       backlogBytes: 0,
       write: ({ length }) => void written.push(length),
       close() {},
     }),
-    ready: () => ({ canMap: false, mapping: "none", channels: [] }),
     onLinked: () => {},
     onLost: () => {},
-    onMessage: () => {},
   })
   try {
     void client.run()

@@ -10,7 +10,6 @@ import { WaitingLine, print, suggest } from "../output.ts"
 import { nameOrAll, startAll, stopAll } from "./all.ts"
 
 const DEFAULT_WAIT_MS = 120_000
-const DEFAULT_SHUTDOWN_MS = 60_000
 const SHUTDOWN_OPTION: OptionSpec = {
   flags: "--timeout <time>",
   description: "how long its guest has to shut down; then it runs on (default 1m)",
@@ -55,7 +54,7 @@ export const vmStop: CommandSpec = {
   examples: ["vm stop web", "vm stop web --timeout 5m", "vm stop web --force", "vm stop --all"],
   async run(call) {
     const name = nameOrAll(call)
-    const [force, timeoutMs] = [call.flag("force"), call.durationMs("timeout", DEFAULT_SHUTDOWN_MS)]
+    const [force, timeoutMs] = [call.flag("force"), shutdownMs(call)]
     if (name === undefined) return stopAll(call, { force, timeoutMs })
     const line = new WaitingLine(`waiting for ${name} to shut down`)
     await ask(call, "vm.stop", { name, force, timeoutMs }).finally(() => line.end())
@@ -73,7 +72,7 @@ export const vmReboot: CommandSpec = {
   examples: ["vm reboot web", "vm reboot web --wait"],
   async run(call) {
     const name = call.arg(0)
-    const timeoutMs = call.durationMs("timeout", DEFAULT_SHUTDOWN_MS)
+    const timeoutMs = shutdownMs(call)
     const waitMs = call.durationMs("wait", DEFAULT_WAIT_MS)
     const line = new WaitingLine(`waiting for ${name} to shut down`)
     await ask(call, "vm.reboot", { name, timeoutMs }).finally(() => line.end())
@@ -103,6 +102,11 @@ export const vmRemove: CommandSpec = {
       )
     }
   },
+}
+
+/** Undefined: as long as the MVM gives a guest. */
+function shutdownMs(call: Call): number | undefined {
+  return call.given("timeout") ? call.durationMs("timeout", 0) : undefined
 }
 
 async function waitForAgent(call: Call, name: string, timeoutMs: number): Promise<void> {

@@ -8,26 +8,10 @@
  * shared memory (so no ProtectKernelTunables).
  */
 
+import { COMMON_HARDENING } from "../../platform/unit-hardening.ts"
+
 /** How systemd writes the path of the port's device. @spec systemd.unit(5), string escaping */
 export const PORT_DEVICE = "dev-virtio\\x2dports-org.mvm.0.device"
-
-const COMMON_HARDENING = `NoNewPrivileges=yes
-ProtectSystem=strict
-PrivateTmp=yes
-ProtectHostname=yes
-ProtectClock=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectControlGroups=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-KeyringMode=private
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
-UMask=0077
-`
 
 /** @param executable absolute path of mvm */
 export function agentUnit(executable: string): string {

@@ -10,28 +10,15 @@
  * wait for their vTPMs.
  */
 
+import { COMMON_HARDENING } from "../../platform/unit-hardening.ts"
+
 export const SERVICE_STATE = "/var/lib/mvm"
 export const SERVICE_POLICY = "/etc/mvm/policy.toml"
 
-const COMMON_HARDENING = `NoNewPrivileges=yes
-CapabilityBoundingSet=
+/** Neither needs any of root's powers. */
+const HOST_HARDENING = `${COMMON_HARDENING}CapabilityBoundingSet=
 AmbientCapabilities=
-ProtectSystem=strict
-PrivateTmp=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
 ProtectKernelTunables=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-KeyringMode=private
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
-UMask=0077
 `
 
 /** @param executable absolute path of mvm */
@@ -63,7 +50,7 @@ DevicePolicy=closed
 DeviceAllow=/dev/kvm rw
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 SystemCallFilter=@system-service seccomp
-${COMMON_HARDENING}
+${HOST_HARDENING}
 [Install]
 WantedBy=multi-user.target
 `
@@ -98,7 +85,7 @@ PrivateNetwork=yes
 ProtectProc=invisible
 RestrictAddressFamilies=AF_UNIX
 SystemCallFilter=@system-service
-${COMMON_HARDENING}
+${HOST_HARDENING}
 [Install]
 WantedBy=multi-user.target
 `

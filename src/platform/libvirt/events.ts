@@ -83,6 +83,7 @@ export class VirshEvents {
   async #listen(): Promise<void> {
     const started = performance.now()
     let said = ""
+    let isHeard = false
     let beginning: ReturnType<typeof setTimeout> | undefined
     try {
       const child = Bun.spawn([...dyingWithParent(), ...this.#words()], {
@@ -91,7 +92,10 @@ export class VirshEvents {
       })
       this.#child = child
       child.unref()
-      beginning = setTimeout(() => this.#listening.resolve(), BEGINNING_MS)
+      beginning = setTimeout(() => {
+        isHeard = true
+        this.#listening.resolve()
+      }, BEGINNING_MS)
       const errors = new Response(child.stderr).text()
       await this.#read(child.stdout)
       said = await errors
@@ -101,7 +105,8 @@ export class VirshEvents {
     }
     this.#child = undefined
     clearTimeout(beginning)
-    this.#listening = Promise.withResolvers()
+    // Who waits for a client that never heard waits for the next.
+    if (isHeard) this.#listening = Promise.withResolvers()
     for (const handler of [...this.#lost]) handler()
     if (!this.#isOpen) return
     if (performance.now() - started > SETTLED_MS) this.#delayMs = FIRST_DELAY_MS

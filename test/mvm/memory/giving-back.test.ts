@@ -2,6 +2,18 @@ import { describe, expect, test } from "bun:test"
 import { until } from "../scripted-member.ts"
 import { able, setting } from "./guests.ts"
 
+/** Three VMs with one place each; a and c have memory that is kept for their next channel. */
+async function withKept() {
+  const { dedicated, guests, vm } = await setting({ requestMs: 60_000 })
+  able(dedicated)
+  guests.slots = 1
+  const [a, b, c] = [vm("a"), vm("b"), vm("c")]
+  const kept = dedicated.reserve(a, c)
+  await kept.attach()
+  kept.free()
+  return { dedicated, guests, a, b, c }
+}
+
 describe("memory that was given back", () => {
   test("is not plugged in any more: its file has no name, and QEMU would make another", async () => {
     const { dedicated, guests, vm, files } = await setting()
@@ -15,13 +27,7 @@ describe("memory that was given back", () => {
   })
 
   test("while another made room for it is not plugged in either", async () => {
-    const { dedicated, guests, vm } = await setting({ requestMs: 60_000 })
-    able(dedicated)
-    guests.slots = 1
-    const [a, b, c] = [vm("a"), vm("b"), vm("c")]
-    const kept = dedicated.reserve(a, c)
-    await kept.attach()
-    kept.free()
+    const { dedicated, guests, a, b, c } = await withKept()
     guests.stubborn.add(a.uuid)
     const memory = dedicated.reserve(a, b)
     const attached = memory.attach().catch((one: unknown) => one)
@@ -65,13 +71,7 @@ describe("memory that was given back", () => {
 
 describe("places", () => {
   test("are made in one VM, however long the other one that has the memory takes to let go", async () => {
-    const { dedicated, guests, vm } = await setting({ requestMs: 60_000 })
-    able(dedicated)
-    guests.slots = 1
-    const [a, b, c] = [vm("a"), vm("b"), vm("c")]
-    const kept = dedicated.reserve(a, c)
-    await kept.attach()
-    kept.free()
+    const { dedicated, guests, a, b, c } = await withKept()
     guests.stubborn.add(c.uuid)
     await dedicated.reserve(a, b).attach()
     expect([guests.of(b.uuid).length, guests.of(c.uuid).length]).toEqual([1, 1])
